@@ -1,0 +1,53 @@
+# Tidegate: everything a newcomer types. `make help` lists the targets.
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-fast check bench cluster clean lock
+
+help:  ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP)  ## set up .venv from requirements.lock (about 1 min; needs Python >= 3.11, no root)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Tidegate needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make env PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "This Python cannot make virtual environments. On Debian: apt-get install python3-venv"; exit 1; }
+	@echo "env: installing locked packages into $(VENV) (about 1 min the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@start=$$(date +%s); \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . && \
+	  touch $(STAMP) && echo "env: ready after $$(( $$(date +%s) - start )) s"
+
+demo: env  ## the decisions in a minute: two models, 12 GPUs, no cluster
+	@$(BIN)/tidegate demo
+
+test: check  ## everything, on a real control plane (first run builds it: about 7 min on two cores)
+	@$(BIN)/python -m tests.realcluster.assets
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-fast: env  ## the tests that need no cluster (under 2 min)
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not real_cluster"
+
+check: env  ## formatting, lint, types, import rules (under a minute)
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+
+bench: env  ## each file of benchmarks/ prints lines `figure value unit`
+	@for f in benchmarks/*.py; do echo "# $$f"; $(BIN)/python $$f || exit 1; done
+
+cluster: env  ## leave a real control plane running; prints its kubeconfig and what to type next
+	@$(BIN)/python -m tests.realcluster.serve
+
+clean:  ## remove .venv and caches of this checkout (the built control plane stays in the user's cache)
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tidegate dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock:  ## renew requirements.lock (needs `uv` on PATH)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  pyproject.toml --group dev -o requirements.lock

@@ -1,0 +1,110 @@
+"""Measured quantities: what was measured, how good the measurement is, and what one replica should carry.
+
+Absent is not zero: a value that nobody saw is None and carries a quality that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Signal(StrEnum):
+    """The built-in signals. Any other name is a metric that the pods expose."""
+
+    CONCURRENCY = "concurrency"  # requests running + waiting
+    QUEUE = "queue"  # requests waiting
+    THROUGHPUT = "throughput"  # finished requests per second
+    TOKENS = "tokens"  # prompt + generation tokens per second
+    LATENCY = "latency"  # end-to-end seconds, a percentile
+    TTFT = "ttft"  # seconds to the first token, a percentile
+    ITL = "itl"  # seconds between tokens, a percentile
+    KV_CACHE = "kv-cache"  # used share of the KV cache, 0..1
+
+
+class Shape(StrEnum):
+    """How values of several replicas become one."""
+
+    TOTAL = "total"  # they add up: concurrency, queue, throughput, tokens, custom
+    LEVEL = "level"  # each replica has the same scale: latency, KV cache; enters a policy as level × ready
+
+
+LEVELS: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL, Signal.KV_CACHE})
+
+
+def shape_of(name: str) -> Shape:
+    """LEVEL for latency-like signals and the KV cache, TOTAL for all others."""
+    return Shape.LEVEL if name in LEVELS else Shape.TOTAL
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSpec:
+    """One signal of a workload, resolved: seconds, ratios, requests."""
+
+    name: str  # a Signal or a metric name of the pods
+    threshold: float  # what the user wrote, in base units (seconds, ratio, requests, requests/s, tokens/s)
+    target: float  # where we act, per replica: threshold × utilisation, or × 0.5 / 0.9 for cliffs
+    percentile: float = 0.99  # of latency-like signals
+
+    @property
+    def shape(self) -> Shape:
+        return shape_of(self.name)
+
+
+class Quality(StrEnum):
+    """How far a reading may be trusted. Only FRESH may lower anything."""
+
+    FRESH = "fresh"  # every ready pod answered within three scrape periods (a true zero is FRESH and 0.0)
+    PARTIAL = "partial"  # some ready pods have no fresh page
+    STALE = "stale"  # values exist, but none is fresh
+    ABSENT = "absent"  # nobody ever answered, or the page lacks the series
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The value over all ready pods at one whole second. TOTAL: the sum; LEVEL: the level (not × ready)."""
+
+    at_s: float  # Unix seconds, a whole number; strictly increasing within a reading
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class PodFault:
+    """Why one pod has no fresh page. `reason` is one of a small closed set, e.g. "http 500", "time-out"."""
+
+    pod: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that is known of one signal of one workload at one instant."""
+
+    name: str
+    value: float | None  # the newest sample's value; None = unknown
+    quality: Quality
+    samples: tuple[Sample, ...] = ()  # the last seconds, oldest first; at most one a second
+    age_s: float | None = None  # of the oldest page used; None where there is none
+    pods_expected: int = 0  # ready pods
+    pods_fresh: int = 0  # of them, with a fresh page that has this signal
+    faults: tuple[PodFault, ...] = ()  # at most 5, sorted by pod
+
+
+class Activation(StrEnum):
+    """What an activation page says of a workload without replicas."""
+
+    NOT_CONFIGURED = "not configured"
+    UNKNOWN = "unknown"  # the page is missing, or has no such series and never had
+    IDLE = "idle"
+    WAITING = "waiting"  # at least one request waits
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSignals:
+    """The readings of one workload: those its policy asked for, and ACTIVITY."""
+
+    readings: Mapping[str, Reading]  # by signal name
+    activity: Reading  # running + waiting + finished since the previous page: 0.0 and FRESH is proof of idleness
+    engine: str = ""  # as detected from the page; "" while unknown

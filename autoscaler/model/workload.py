@@ -1,0 +1,128 @@
+"""The workload as the cores see it: resolved, in seconds and ratios, defaults merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from autoscaler.model.resources import ResourceVector
+from autoscaler.model.signal import SignalSpec
+
+
+class WorkloadKey(NamedTuple):
+    """Names one InferenceWorkload. Sorts by namespace, then name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class DesiredPhase(StrEnum):
+    RUNNING = "Running"
+    STOPPED = "Stopped"
+
+
+class Mode(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"  # counts held, healing goes on
+
+
+class Engine(StrEnum):
+    AUTO = "auto"  # recognised from the page
+    VLLM = "vllm"
+    CUSTOM = "custom"  # the pods expose the metric by its own name
+
+
+class Protocol(StrEnum):
+    HTTP = "http"
+    GRPC = "grpc"
+
+
+class Priority(StrEnum):
+    """Run:ai's names, lowest first; `rank` orders them."""
+
+    VERY_LOW = "very-low"
+    LOW = "low"
+    MEDIUM_LOW = "medium-low"
+    MEDIUM = "medium"
+    MEDIUM_HIGH = "medium-high"
+    HIGH = "high"
+    VERY_HIGH = "very-high"
+
+    @property
+    def rank(self) -> int:
+        """0 for very-low up to 6 for very-high."""
+        return list(Priority).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class KpaParameters:
+    """The block `kpa` of the configuration: upstream's names and defaults (config-autoscaler)."""
+
+    stable_window_s: float = 60.0
+    panic_window_percent: float = 10.0
+    panic_threshold_ratio: float = 2.0
+    max_scale_up_rate: float = 1000.0
+    max_scale_down_rate: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationSpec:
+    """Which series of which operator-configured page says that requests wait for this workload."""
+
+    page: str
+    metric: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingSpec:
+    """How many replicas a workload may have and what each should carry."""
+
+    min_replicas: int
+    max_replicas: int
+    initial_replicas: int
+    activation_replicas: int
+    signal: SignalSpec | None  # None only where min == max
+    retention_s: float = 0.0  # idle this long before zero
+    scale_down_delay_s: float = 0.0
+    manual_replicas: int | None = None  # spec.replicas; wins over all but ceilings and quota
+    activation: ActivationSpec | None = None
+    kpa: KpaParameters = KpaParameters()
+    ceiling_replicas: int | None = None  # the operator's; no workload may exceed it
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSpec:
+    """Where a replica serves and where it shows its metrics."""
+
+    port: int
+    protocol: Protocol
+    metrics_port: int
+    metrics_path: str
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSpec:
+    """One workload, resolved."""
+
+    key: WorkloadKey
+    uid: str
+    generation: int
+    created_at: float  # Unix seconds
+    desired_phase: DesiredPhase
+    mode: Mode
+    project: str
+    node_pool: str
+    priority: Priority
+    serving: ServingSpec
+    scaling: ScalingSpec
+    per_replica: ResourceVector  # thousandths
+    service: str  # name of the Service that clients use
+    own_service: bool  # ours to create; else an existing one whose one selector key we patch
+    orphan: bool = False  # deletionPolicy: Orphan
+    initialization_timeout_s: float | None = None

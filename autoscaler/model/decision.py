@@ -1,0 +1,137 @@
+"""What was decided, with its inputs, arithmetic and every rule that changed a number.
+
+`explain`, the log line, the conditions, the events and the metrics all print these records; nothing recomputes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autoscaler.model.resources import EMPTY, ResourceVector
+from autoscaler.model.signal import Activation, Quality, WorkloadSignals
+from autoscaler.model.workload import WorkloadKey
+
+
+class Action(StrEnum):
+    SCALE_UP = "scale_up"
+    SCALE_DOWN = "scale_down"
+    NONE = "none"
+
+
+class Rule(StrEnum):
+    """The closed set of reasons for a replica count. Frozen: dashboards and tests name them."""
+
+    POLICY = "Policy"  # the policy's own answer stood
+    STOPPED = "Stopped"  # desiredPhase: Stopped
+    MANUAL = "Manual"  # spec.replicas is set
+    PAUSED = "Paused"  # mode: paused
+    INITIAL = "InitialReplicas"  # first start, or the initial count was not reached yet
+    ACTIVATED = "Activated"  # from zero: a request waits, or the minimum is above zero again
+    AT_ZERO = "AtZero"  # no replica, and nothing waits
+    NO_DATA = "NoData"  # the policy had nothing to go by: the count is held
+    UNTRUSTED = "UntrustedData"  # a lower count was refused: not every ready pod has a fresh page
+    WARMING_UP = "WindowsWarmingUp"  # a lower count was refused: the windows are younger than the stable window
+    LOADING = "ReplicasLoading"  # not to zero while a pod loads
+    NOT_IDLE = "NotIdle"  # not to zero without proof of idleness
+    WAITING = "RequestsWaiting"  # not to zero: the activation page shows a waiting request
+    ACTIVATION_UNKNOWN = "ActivationUnknown"  # not to zero: the page that would wake it is missing
+    NO_WAKER = "NothingWakesIt"  # not to zero: no activation is configured, so nothing could wake it
+    RETENTION = "Retention"  # not to zero before the retention is over
+    MIN = "MinReplicas"
+    MAX = "MaxReplicas"
+    CEILING = "Ceiling"  # the operator's limit for every workload
+    QUOTA = "QuotaLimited"
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """One rule that changed a number."""
+
+    rule: Rule
+    before: int
+    after: int
+    detail: str = ""  # the numbers, e.g. "idle 12 of 300 s"
+
+
+@dataclass(frozen=True, slots=True)
+class SignalInput:
+    """One signal as the policy read it."""
+
+    name: str
+    value: float | None  # the newest total (LEVEL: the level)
+    target: float  # per replica
+    quality: Quality
+    age_s: float | None
+    stable: float | None = None  # averages over the policy's windows, as totals
+    panic: float | None = None
+    pods_fresh: int = 0
+    pods_expected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What `decide` may know of one workload at one instant."""
+
+    applied: int | None  # the count that we last wrote, else spec.replicas of the object; None: there is none yet
+    ready: int | None  # ready replicas; None: the listing is not in sync
+    starting: int = 0  # live, not ready, not terminating
+    terminating: int = 0
+    initialized: bool = True  # the initial count was reached once
+    signals: WorkloadSignals | None = None  # None: nothing is scraped (no ready pod)
+    activation: Activation = Activation.NOT_CONFIGURED
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingDecision:
+    """How many replicas a workload should have, before quota, and why."""
+
+    at_s: float
+    current: int  # applied when this was decided
+    desired: int
+    rule: Rule  # the rule that bound the number
+    recommended: int | None  # the policy's answer; None: it had none, or was not asked
+    arithmetic: str = ""  # e.g. "ceil(41 / 7) = 6"
+    inputs: tuple[SignalInput, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
+    panicking: bool = False
+    quality: Quality | None = None  # the worst quality among the signals; None: no signal is wanted or read
+    faults: tuple[str, ...] = ()  # "pod-a: http 500"
+
+    @property
+    def action(self) -> Action:
+        if self.desired > self.current:
+            return Action.SCALE_UP
+        return Action.SCALE_DOWN if self.desired < self.current else Action.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one workload asks of its quota domain (project and node pool)."""
+
+    key: WorkloadKey
+    project: str
+    node_pool: str
+    priority_rank: int  # higher goes first
+    created_at: float
+    per_replica: ResourceVector
+    applied: int  # replicas in the spec
+    live_pods: int  # pods that exist, terminating ones too: they still hold their GPUs
+    desired: int
+    floor: int  # growth up to here goes before growth beyond it, within one priority
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What quota left of an ask."""
+
+    key: WorkloadKey
+    granted: int
+    desired: int
+    short: ResourceVector = EMPTY  # what the refused replicas would still need, in thousandths
+    free: ResourceVector = EMPTY  # of the domain, after this grant
+    limit: ResourceVector = EMPTY  # of the domain; empty: unlimited
+
+    @property
+    def clipped(self) -> bool:
+        return self.granted < self.desired

@@ -1,0 +1,166 @@
+"""The shape of InferenceWorkload as the API server sends it, for fast decoding.
+
+Unknown fields are ignored and nothing is checked: the CRD did that at `kubectl apply`. Absent and null both read
+as None, never as a default; defaults are merged where workloads are resolved. The same fields as pydantic models,
+with ranges and rules, are in `autoscaler.settings.workload`; `tests/crd/test_shapes.py` holds the two together.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+GROUP: Final = "tidegate.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "InferenceWorkload"
+PLURAL: Final = "inferenceworkloads"
+
+
+class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The metadata that we read. Instants are RFC 3339; `unix_seconds` turns them into numbers."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """`template` is the PodTemplateSpec as stored: the revision hash is made of it, so nothing is dropped."""
+
+    template: dict[str, Any] | None = None
+
+
+class MetricsEndpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    port: int | None = None
+    path: str | None = None
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    deployment: Deployment | None = None
+    port: int | None = None
+    protocol: str | None = None
+    metrics: MetricsEndpoint | None = None
+    engine: str | None = None
+    initialization_timeout_seconds: int | None = None
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    page: str | None = None
+    metric: str | None = None
+    labels: dict[str, str] | None = None
+
+
+class Autoscaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    initial_replicas: int | None = None
+    activation_replicas: int | None = None
+    metric: str | None = None
+    metric_threshold: int | str | None = None
+    metric_threshold_percentage: float | None = None
+    scale_to_zero_retention_seconds: int | None = None
+    scale_down_delay_seconds: int | None = None
+    concurrency_hard_limit: int | None = None
+    policy: str | None = None
+    activation: Activation | None = None
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    service: str | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    desired_phase: str | None = None
+    mode: str | None = None
+    project: str | None = None
+    priority: str | None = None
+    replicas: int | None = None
+    serving: Serving | None = None
+    autoscaling: Autoscaling | None = None
+    deletion_policy: str | None = None
+    traffic: Traffic | None = None
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    desired: int | None = None
+    granted: int | None = None
+    applied: int | None = None
+    ready: int | None = None
+    starting: int | None = None
+    terminating: int | None = None
+
+
+class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    phase: str | None = None
+    since: str | None = None
+    deadline_at: str | None = None
+    served_at: str | None = None
+    woken_at: str | None = None
+
+
+class SignalStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    name: str | None = None
+    value: str | None = None
+    target: str | None = None
+    quality: str | None = None
+    age_seconds: int | None = None
+    pods_fresh: int | None = None
+    pods_expected: int | None = None
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    type: str | None = None
+    status: str | None = None
+    observed_generation: int | None = None
+    last_transition_time: str | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
+class LastScale(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    at: str | None = None
+    from_: int | None = msgspec.field(default=None, name="from")
+    to: int | None = None
+    reason: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    phase: str | None = None
+    phase_message: str | None = None
+    observed_generation: int | None = None
+    url: str | None = None
+    replicas: int | None = None
+    selector: str | None = None
+    scaling_mode: str | None = None
+    counts: Counts | None = None
+    current_revision: str | None = None
+    update_revision: str | None = None
+    collision_count: int | None = None
+    record: RolloutRecord | None = None
+    signals: list[SignalStatus] | None = None
+    conditions: list[Condition] | None = None
+    last_scale: LastScale | None = None
+
+
+class InferenceWorkload(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One object. `spec` is empty rather than None where it is missing, so that readers need no extra step."""
+
+    api_version: str = API_VERSION
+    kind: str = KIND
+    metadata: ObjectMeta = ObjectMeta()
+    spec: Spec = Spec()
+    status: Status | None = None
+
+
+def unix_seconds(instant: str) -> float:
+    """RFC 3339 as Unix seconds: `unix_seconds("1970-01-01T00:01:00Z") == 60.0`. Raises ValueError."""
+    return datetime.fromisoformat(instant).timestamp()

@@ -1,0 +1,48 @@
+"""The fixtures every test may use. What they do is in tests/realcluster; here they are only named.
+
+cluster        the real control plane of this run, shared by all tests and workers; never break it
+namespace      the name of a namespace in it for one test, deleted afterwards
+fresh_cluster  a control plane for one test (about 4 s): pause, kill, restart its processes as you like
+
+A test that uses one of them carries the marker `real_cluster` by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.realcluster import session
+from tests.realcluster.cluster import Cluster
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    session.enter(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"cluster", "fresh_cluster"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(session.MARKER)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    return session.shared_cluster()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = cluster.create_namespace(re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-"))
+    yield name
+    cluster.delete_namespace(name)
+
+
+@pytest.fixture
+def fresh_cluster() -> Iterator[Cluster]:
+    with session.fresh_cluster() as own:
+        yield own

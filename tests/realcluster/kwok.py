@@ -1,0 +1,62 @@
+"""What the fake kubelets do: KWOK's own stages, with delays that suit tests.
+
+Upstream's ``pod/general`` stages take random seconds. Here every stage is immediate unless the pod asks:
+
+======================================================  ====================================================
+annotation of the pod (in the template)                 effect
+======================================================  ====================================================
+``pod-create.stage.kwok.x-k8s.io/delay: 2s``            2 s from scheduled to having an address
+``pod-ready.stage.kwok.x-k8s.io/delay: 30s``            30 s from having an address to Ready (loading weights)
+``pod-ready.stage.kwok.x-k8s.io/jitter-delay: 40s``     with the line above: between 30 and 40 s, at random
+``pod-delete.stage.kwok.x-k8s.io/graceful: "true"``     deletion takes the pod's whole grace period (drain tests)
+``pod-delete.stage.kwok.x-k8s.io/delay: 3s``            deletion takes 3 s
+======================================================  ====================================================
+
+A pod that should never become Ready asks for ``delay: 24h``.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+GRACEFUL_KEY = '.metadata.annotations["pod-delete.stage.kwok.x-k8s.io/graceful"]'
+
+
+def write_stages(manifests: Path, target: Path) -> None:
+    """Read upstream's manifests, adapt them, write one file for `kwok --config`."""
+    stages = [stage for path in sorted(manifests.glob("*.yaml")) for stage in yaml.safe_load_all(path.read_text())]
+    adapted = [result for stage in stages for result in _adapted(stage)]
+    target.write_text(yaml.safe_dump_all(adapted, sort_keys=False))
+
+
+def _adapted(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    name = stage["metadata"]["name"]
+    if name == "pod-delete":
+        return [_quick_delete(stage), _graceful_delete(stage)]
+    if name.startswith("pod-"):
+        delay = stage["spec"]["delay"]
+        delay["durationMilliseconds"] = 0
+        del delay["jitterDurationMilliseconds"]
+    return [stage]
+
+
+def _quick_delete(upstream: dict[str, Any]) -> dict[str, Any]:
+    """At once, or after the annotated delay: upstream's rule "until deletionTimestamp" taken out."""
+    stage = copy.deepcopy(upstream)
+    stage["spec"]["selector"]["matchExpressions"].append({"key": GRACEFUL_KEY, "operator": "NotIn", "values": ["true"]})
+    stage["spec"]["delay"]["durationMilliseconds"] = 0
+    del stage["spec"]["delay"]["jitterDurationFrom"]
+    return stage
+
+
+def _graceful_delete(upstream: dict[str, Any]) -> dict[str, Any]:
+    """Upstream's own stage: deletionTimestamp is the instant at which the grace period ends."""
+    stage = copy.deepcopy(upstream)
+    stage["metadata"]["name"] = "pod-delete-graceful"
+    stage["spec"]["selector"]["matchExpressions"].append({"key": GRACEFUL_KEY, "operator": "In", "values": ["true"]})
+    stage["spec"]["delay"].pop("durationFrom")
+    return stage

@@ -1,0 +1,132 @@
+"""The API objects that we read, with only the fields that we use, and where they live.
+
+Unknown fields are ignored and missing ones default, so that a newer or older API server cannot break decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+GROUP: Final = "tidegate.dev"
+WORKLOAD_LABEL: Final = f"{GROUP}/workload"
+OWNER_REVISION_LABEL: Final = f"{GROUP}/owner-revision"  # on every pod of a revision
+REVISION_LABEL: Final = f"{GROUP}/revision"  # only on pods that serve; the one key that Services select by
+MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tidegate"}
+FIELD_MANAGER: Final = "tidegate"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind's address on the API server."""
+
+    group_version: str
+    plural: str
+    kind: str
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """`/apis/apps/v1/namespaces/n/deployments/d/scale`, with every part escaped."""
+        parts = ["/api" if self.group_version == "v1" else "/apis", self.group_version]
+        if namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        parts += [quote(part, safe="") for part in (name, subresource) if part]
+        return "/".join(parts)
+
+
+WORKLOADS: Final = Resource(f"{GROUP}/v1alpha1", "inferenceworkloads", "InferenceWorkload")
+DEPLOYMENTS: Final = Resource("apps/v1", "deployments", "Deployment")
+CONTROLLER_REVISIONS: Final = Resource("apps/v1", "controllerrevisions", "ControllerRevision")
+PODS: Final = Resource("v1", "pods", "Pod")
+SERVICES: Final = Resource("v1", "services", "Service")
+EVENTS: Final = Resource("events.k8s.io/v1", "events", "Event")
+
+
+class Struct(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """Base of all decoded objects."""
+
+
+class OwnerReference(Struct, frozen=True):
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class Metadata(Struct, frozen=True):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    owner_references: list[OwnerReference] | None = None
+
+
+class Condition(Struct, frozen=True):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class DeploymentSpec(Struct, frozen=True):
+    replicas: int = 1
+
+
+class DeploymentStatus(Struct, frozen=True):
+    replicas: int = 0
+    ready_replicas: int = 0
+    observed_generation: int = 0
+    conditions: list[Condition] | None = None
+
+
+class Deployment(Struct, frozen=True):
+    metadata: Metadata
+    spec: DeploymentSpec = DeploymentSpec()
+    status: DeploymentStatus = DeploymentStatus()
+
+
+class PodSpec(Struct, frozen=True):
+    node_name: str | None = None
+
+
+class PodStatus(Struct, frozen=True):
+    phase: str = ""
+    pod_ip: str | None = msgspec.field(name="podIP", default=None)
+    conditions: list[Condition] | None = None
+
+
+class Pod(Struct, frozen=True):
+    metadata: Metadata
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    def has(self, condition: str) -> bool:
+        """Is this condition True?"""
+        return any(each.type == condition and each.status == "True" for each in self.status.conditions or ())
+
+
+class ServiceSpec(Struct, frozen=True):
+    selector: dict[str, str] | None = None
+
+
+class Service(Struct, frozen=True):
+    metadata: Metadata
+    spec: ServiceSpec = ServiceSpec()
+
+
+class ControllerRevision(Struct, frozen=True):
+    metadata: Metadata
+    data: dict[str, Any] | None = None
+
+
+class ListMetadata(Struct, frozen=True):
+    resource_version: str = ""
+    next: str = msgspec.field(name="continue", default="")

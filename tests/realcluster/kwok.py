@@ -54,9 +54,12 @@ def _quick_delete(upstream: dict[str, Any]) -> dict[str, Any]:
 
 
 def _graceful_delete(upstream: dict[str, Any]) -> dict[str, Any]:
-    """Upstream's own stage: deletionTimestamp is the instant at which the grace period ends."""
+    """At the end of the grace period, which deletionTimestamp is. Upstream draws a moment between 1 s and that."""
     stage = copy.deepcopy(upstream)
     stage["metadata"]["name"] = "pod-delete-graceful"
     stage["spec"]["selector"]["matchExpressions"].append({"key": GRACEFUL_KEY, "operator": "In", "values": ["true"]})
-    stage["spec"]["delay"].pop("durationFrom")
+    stage["spec"]["delay"] = {
+        "durationMilliseconds": 0,
+        "durationFrom": {"expressionFrom": ".metadata.deletionTimestamp"},
+    }
     return stage

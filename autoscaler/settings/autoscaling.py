@@ -1,0 +1,207 @@
+"""The block `autoscaling` of a workload: how many replicas, and on which signal. Also the configuration's defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field
+
+from autoscaler.model.quantity import parse_quantity
+from autoscaler.model.signal import Signal
+from autoscaler.settings.rules import Rule, Ruled
+from autoscaler.settings.scalars import DNS_1123, Count, Positive, Seconds, Threshold
+
+METRIC_NAME: Final = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"
+METRIC: Final = r"^([a-zA-Z_:][a-zA-Z0-9_:]*|kv-cache)$"
+METRIC_CHOICE: Final = f"{', '.join(Signal)} or the name of a metric that the pods expose"
+REQUEST_RATES: Final = (Signal.CONCURRENCY, Signal.THROUGHPUT)  # take a percentage, and may go to zero by themselves
+
+_LOW: Final = "(has(self.minReplicas) ? self.minReplicas : 1)"
+_HIGH: Final = f"(has(self.maxReplicas) ? self.maxReplicas : ({_LOW} == 0 ? 1 : {_LOW}))"
+_REQUEST_RATES: Final = "['concurrency', 'throughput']"
+_LABEL_NAME: Final = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
+
+
+class Policy(StrEnum):
+    KPA = "kpa"
+
+
+def _threshold_above(value: int | str | None, low: int, high: int | None = None) -> bool:
+    """Whether it is a quantity above `low` and at most `high`. None passes."""
+    try:
+        return value is None or (low < parse_quantity(value) and (high is None or parse_quantity(value) <= high))
+    except ValueError:
+        return False
+
+
+def _in_cel(condition: str) -> str:
+    """`condition` over q, the threshold as a quantity, whether it is stored as a number or as text."""
+    as_text = condition.replace("q.", "quantity(self.metricThreshold).")
+    as_number = condition.replace("q.", "quantity(string(self.metricThreshold)).")
+    return f"(type(self.metricThreshold) == int ? {as_number} : isQuantity(self.metricThreshold) && {as_text})"
+
+
+class Activation(Ruled):
+    """The series of an operator-configured page that says that requests wait for a workload at 0 replicas."""
+
+    page: Annotated[str, Field(pattern=DNS_1123, max_length=63)]
+    """Name of the page in the configuration (activationPages)."""
+    metric: Annotated[str, Field(pattern=METRIC_NAME, max_length=128)]
+    """Series on that page; above 0 wakes the workload."""
+    labels: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=16)] | None = None
+    """Only series with these labels."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="labels",
+            says="labels has a key that is no label name; use letters, digits and _, not starting with a digit",
+            cel=f"!has(self.labels) || self.labels.all(k, k.matches('{_LABEL_NAME}'))",
+            holds=lambda it: all(re.search(_LABEL_NAME, key) for key in it.labels or ()),
+        ),
+    )
+
+
+class Autoscaling(Ruled):
+    """How many replicas, and on which signal. Names and ranges as in the Run:ai inference API."""
+
+    min_replicas: Count | None = None
+    """Never fewer (default 1). 0 allows scale to zero."""
+    max_replicas: Positive | None = None
+    """Never more (default minReplicas, or 1 if that is 0)."""
+    initial_replicas: Count | None = None
+    """Replicas at the first start (default minReplicas, or 1 if that is 0)."""
+    activation_replicas: Positive | None = None
+    """Replicas when leaving 0 (default minReplicas, or 1 if that is 0)."""
+    metric: Annotated[str, Field(pattern=METRIC, max_length=128)] | None = None
+    """concurrency, queue, throughput, tokens, latency, ttft, itl, kv-cache, or the name of a metric that the pods
+    expose. Required where minReplicas is below maxReplicas, except 0 to 1."""
+    metric_threshold: Threshold | None = None
+    """What one replica should carry: a number or quantity above 0, e.g. 10 or 500m. For latency, ttft and itl a plain
+    number is milliseconds and a suffixed one seconds; for kv-cache a share up to 1 (default 800m). Required with
+    metric."""
+    metric_threshold_percentage: Annotated[float, Field(strict=True, ge=1, le=100)] | None = None
+    """Act at this percentage of the threshold (default 70). concurrency and throughput only."""
+    scale_to_zero_retention_seconds: Seconds | None = None
+    """Idle this long before the last replica goes (default 0). Only with minReplicas 0."""
+    scale_down_delay_seconds: Seconds | None = None
+    """A lower count must be wanted this long before it is applied (default 0)."""
+    concurrency_hard_limit: Count | None = None
+    """0, for no limit: nothing enforces another one for kind deployment."""
+    policy: Policy | None = None
+    """The algorithm (default kpa)."""
+    activation: Activation | None = None
+    """What wakes a workload at 0 replicas."""
+
+    @property
+    def low(self) -> int:
+        return 1 if self.min_replicas is None else self.min_replicas
+
+    @property
+    def high(self) -> int:
+        return self.max_replicas if self.max_replicas is not None else max(1, self.low)
+
+    @property
+    def metric_or_unset(self) -> str:
+        return self.metric or "unset"
+
+    cel_values: ClassVar[Mapping[str, str]] = {
+        "low": _LOW,
+        "high": _HIGH,
+        "metric_or_unset": "(has(self.metric) ? self.metric : 'unset')",
+        "metric_threshold": "self.metricThreshold",
+        "metric_threshold_percentage": "self.metricThresholdPercentage",
+        "scale_to_zero_retention_seconds": "self.scaleToZeroRetentionSeconds",
+        "initial_replicas": "self.initialReplicas",
+        "activation_replicas": "self.activationReplicas",
+        "concurrency_hard_limit": "self.concurrencyHardLimit",
+    }
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="maxReplicas",
+            says="maxReplicas {high} is below minReplicas {low}; set maxReplicas to {low} or more",
+            cel=f"{_LOW} <= {_HIGH}",
+            holds=lambda it: it.low <= it.high,
+        ),
+        Rule(
+            field="metric",
+            says="metric is missing: something must decide between {low} and {high} replicas; "
+            f"set metric to {METRIC_CHOICE}",
+            cel=f"has(self.metric) || {_LOW} >= {_HIGH} || ({_LOW} == 0 && {_HIGH} == 1)",
+            holds=lambda it: it.metric is not None or it.low >= it.high or (it.low, it.high) == (0, 1),
+        ),
+        Rule(
+            field="metricThreshold",
+            says="metricThreshold is missing: say how much of {metric_or_unset} one replica should carry; "
+            "set a number or quantity above 0, e.g. 10 or 500m",
+            cel="!has(self.metric) || self.metric == 'kv-cache' || has(self.metricThreshold)",
+            holds=lambda it: it.metric in (None, Signal.KV_CACHE) or it.metric_threshold is not None,
+        ),
+        Rule(
+            field="metricThreshold",
+            says="metricThreshold {metric_threshold} belongs to no metric; "
+            f"set metric to {METRIC_CHOICE}, or remove metricThreshold",
+            cel="has(self.metric) || !has(self.metricThreshold)",
+            holds=lambda it: it.metric is not None or it.metric_threshold is None,
+        ),
+        Rule(
+            field="metricThreshold",
+            says="metricThreshold {metric_threshold} is not above 0; set a number or quantity above 0, e.g. 10 or 500m",
+            cel=f"!has(self.metricThreshold) || {_in_cel('q.sign() == 1')}",
+            holds=lambda it: _threshold_above(it.metric_threshold, 0),
+        ),
+        Rule(
+            field="metricThreshold",
+            says="metricThreshold {metric_threshold} is no share of the KV cache; "
+            "set a quantity above 0 and at most 1, e.g. 800m",
+            cel="!has(self.metric) || self.metric != 'kv-cache' || !has(self.metricThreshold) || "
+            + _in_cel("q.compareTo(quantity('1')) <= 0"),
+            holds=lambda it: it.metric != Signal.KV_CACHE or _threshold_above(it.metric_threshold, -(2**63), 1),
+        ),
+        Rule(
+            field="metricThresholdPercentage",
+            says="metricThresholdPercentage {metric_threshold_percentage} applies to the metrics concurrency and "
+            "throughput only, and metric is {metric_or_unset}; remove metricThresholdPercentage",
+            cel=f"!has(self.metricThresholdPercentage) || (has(self.metric) && self.metric in {_REQUEST_RATES})",
+            holds=lambda it: it.metric_threshold_percentage is None or it.metric in REQUEST_RATES,
+        ),
+        Rule(
+            field="scaleToZeroRetentionSeconds",
+            says="scaleToZeroRetentionSeconds {scale_to_zero_retention_seconds} needs minReplicas 0, and minReplicas "
+            "is {low}; set minReplicas to 0 or remove scaleToZeroRetentionSeconds",
+            cel=f"!has(self.scaleToZeroRetentionSeconds) || self.scaleToZeroRetentionSeconds == 0 || {_LOW} == 0",
+            holds=lambda it: not it.scale_to_zero_retention_seconds or it.low == 0,
+        ),
+        Rule(
+            field="activation",
+            says="activation is missing: metric {metric_or_unset} shows nothing at 0 replicas; set activation, "
+            "or minReplicas to 1 or more, or metric to concurrency or throughput",
+            cel=f"{_LOW} > 0 || !has(self.metric) || self.metric in {_REQUEST_RATES} || has(self.activation)",
+            holds=lambda it: it.low > 0 or it.metric in (None, *REQUEST_RATES) or it.activation is not None,
+        ),
+        Rule(
+            field="initialReplicas",
+            says="initialReplicas {initial_replicas} is outside minReplicas {low} to maxReplicas {high}; "
+            "set a number from {low} to {high}",
+            cel=f"!has(self.initialReplicas) || {_LOW} > {_HIGH} || "
+            f"(self.initialReplicas >= {_LOW} && self.initialReplicas <= {_HIGH})",
+            holds=lambda it: (
+                it.initial_replicas is None or it.low > it.high or it.low <= it.initial_replicas <= it.high
+            ),
+        ),
+        Rule(
+            field="activationReplicas",
+            says="activationReplicas {activation_replicas} is above maxReplicas {high}; set a number from 1 to {high}",
+            cel=f"!has(self.activationReplicas) || self.activationReplicas <= {_HIGH}",
+            holds=lambda it: it.activation_replicas is None or it.activation_replicas <= it.high,
+        ),
+        Rule(
+            field="concurrencyHardLimit",
+            says="concurrencyHardLimit {concurrency_hard_limit} is refused: nothing enforces it for kind deployment; "
+            "remove it or set 0",
+            cel="!has(self.concurrencyHardLimit) || self.concurrencyHardLimit == 0",
+            holds=lambda it: not it.concurrency_hard_limit,
+        ),
+    )

@@ -1,0 +1,306 @@
+"""What the operator may set: the one YAML document that the daemon reads, with every default and range.
+
+Loading it, with the environment's overrides, is `load`. Values arrive here as seconds, bytes and thousandths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from autoscaler.model.workload import Engine, Mode, Priority, Protocol
+from autoscaler.settings.autoscaling import METRIC, Autoscaling, Policy
+from autoscaler.settings.rules import BROKEN_RULES, Refusal
+from autoscaler.settings.scalars import (
+    DNS_1123,
+    Amount,
+    Count,
+    Duration,
+    Port,
+    Positive,
+    Seconds,
+    Size,
+    Threshold,
+    refused,
+)
+from autoscaler.settings.workload import DeletionPolicy, MetricsPath
+
+ENVIRONMENT_PREFIX: Final = "TIDEGATE__"  # two underscores: a Service named tidegate injects TIDEGATE_PORT=tcp://…
+RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+
+DnsName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
+ResourceName = Annotated[str, Field(pattern=RESOURCE_NAME, max_length=253)]
+Percent = Annotated[float, Field(strict=True, ge=1, le=100)]
+
+
+def _address(text: str) -> str:
+    try:
+        ip_address(text)
+    except ValueError:
+        raise refused(
+            f"value {text!r} is no IP address; allowed: an address such as 0.0.0.0, 127.0.0.1 or ::"
+        ) from None
+    return text
+
+
+def _page_url(text: str) -> str:
+    allowed = "allowed: http:// or https://, a host, no user name or password, no fragment"
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        raise refused(f"the URL (not shown) cannot be read; {allowed}") from None
+    if url.username is not None or url.password is not None:
+        raise refused(
+            f"the URL (not shown) carries credentials, and everyone who may read this file would too; {allowed}"
+        )
+    if url.scheme not in ("http", "https") or not host or port == 0 or url.fragment or any(c.isspace() for c in text):
+        raise refused(f"value {text!r} is no page that can be fetched; {allowed}")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+PageUrl = Annotated[str, Field(max_length=2048), AfterValidator(_page_url)]
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    AUTO = "auto"  # console on a terminal, else json
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Section(BaseModel):
+    """One block of the document: camelCase keys, nothing unknown, nothing changed after loading."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+class Scrape(Section):
+    """Reading the metrics pages of the pods."""
+
+    period: Annotated[float, Duration("200ms", "1m")] = 1.0
+    """How often every ready pod is read."""
+    timeout: Annotated[float, Duration("100ms", "1m")] = 1.5
+    """How long one page may take."""
+    max_page_size: Annotated[int, Size("1Ki", "64Mi")] = 4 * 1024**2
+    """A larger page counts as a fault of its pod."""
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=1024)] = 64
+    """Pages in flight at once."""
+    pages_per_second: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1000
+    """Above this, the period grows."""
+
+
+class Api(Section):
+    """The daemon's own HTTP server: health, metrics, JSON."""
+
+    bind: Address = "0.0.0.0"
+    port: Port = 8080
+
+
+class Log(Section):
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.AUTO
+    """auto is console on a terminal and json elsewhere."""
+
+
+class Watch(Section):
+    namespaces: tuple[DnsName, ...] = ()
+    """Namespaces whose workloads are managed; empty is all."""
+
+
+class Writes(Section):
+    budget_per_second: Annotated[int, Field(strict=True, ge=1, le=1000)] = 50
+    """Writes to the API server, at most."""
+
+
+class MetricsDefaults(Section):
+    port: Port | None = None
+    """null is the serving port."""
+    path: MetricsPath | None = None
+    """null is the path of the engine."""
+
+
+class ServingDefaults(Section):
+    protocol: Protocol = Protocol.HTTP
+    metrics: MetricsDefaults = MetricsDefaults()
+    engine: Engine = Engine.AUTO
+    initialization_timeout_seconds: Positive | None = None
+    """null is no limit."""
+
+
+class AutoscalingDefaults(Section):
+    """As in the workload; what is null here follows from the other numbers as described there."""
+
+    min_replicas: Count = 1
+    max_replicas: Positive | None = None
+    initial_replicas: Count | None = None
+    activation_replicas: Positive | None = None
+    metric: Annotated[str, Field(pattern=METRIC, max_length=128)] | None = None
+    metric_threshold: Threshold | None = None
+    metric_threshold_percentage: Percent = 70.0
+    scale_to_zero_retention_seconds: Seconds = 0
+    scale_down_delay_seconds: Seconds = 0
+    policy: Policy = Policy.KPA
+
+    @model_validator(mode="after")
+    def _keeps_the_rules_of_workloads(self) -> Self:
+        """Only what the operator wrote is held against the rules; each workload names its own activation."""
+        try:
+            Autoscaling(**self.model_dump(exclude_unset=True))
+        except ValidationError as error:
+            broken = [refusal for refusal in _refusals(error) if refusal.field != "activation"]
+            if broken:
+                raise PydanticCustomError(
+                    BROKEN_RULES, "{count} broken", {"count": len(broken), "broken": broken}
+                ) from None
+        return self
+
+
+def _refusals(error: ValidationError) -> list[Refusal]:
+    return [refusal for detail in error.errors() for refusal in detail.get("ctx", {}).get("broken", ())]
+
+
+class Defaults(Section):
+    """What a workload gets where it says nothing. Same names and places as in its spec."""
+
+    mode: Mode = Mode.ACTIVE
+    priority: Priority = Priority.VERY_HIGH
+    serving: ServingDefaults = ServingDefaults()
+    autoscaling: AutoscalingDefaults = AutoscalingDefaults()
+    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Kpa(Section):
+    """The policy kpa: names, defaults and ranges of Knative's config-autoscaler."""
+
+    model_config = ConfigDict(alias_generator=_kebab)
+
+    stable_window: Annotated[float, Duration("6s", "1h", whole_seconds=True)] = 60.0
+    """Averaging window in calm times."""
+    panic_window_percentage: Percent = 10.0
+    """Length of the panic window, in percent of the stable window."""
+    panic_threshold_percentage: Annotated[float, Field(strict=True, ge=110, le=1000)] = 200.0
+    """Panic once the panic window wants this many percent of the ready replicas."""
+    max_scale_up_rate: Annotated[float, Field(strict=True, gt=1)] = 1000.0
+    """At most this times the ready replicas, per decision."""
+    max_scale_down_rate: Annotated[float, Field(strict=True, gt=1)] = 2.0
+    """At least the ready replicas divided by this, per decision."""
+
+
+class Limits(Section):
+    """Per node pool; the only pool is default."""
+
+    default: Annotated[dict[ResourceName, Amount], Field(max_length=16)] = {}
+    """Resource to quantity, e.g. nvidia.com/gpu: 12. Resources that are not named are not limited."""
+
+
+class Quota(Section):
+    limits: Limits = Limits()
+
+
+class Project(Section):
+    """An owner of GPUs. A namespace of no project is a project of its own, without limit."""
+
+    namespaces: Annotated[tuple[DnsName, ...], Field(min_length=1)]
+    quota: Quota = Quota()
+
+
+class ActivationPage(Section):
+    url: PageUrl
+    """Page in the Prometheus text format, e.g. of a gateway."""
+
+
+class Ceilings(Section):
+    """What no workload may exceed, whatever it asks for."""
+
+    max_replicas: Positive | None = None
+    """null is none."""
+
+
+class Config(BaseSettings):
+    """The configuration of the daemon. Unset keys take their defaults; unknown keys are refused."""
+
+    model_config = SettingsConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        validate_default=False,  # the defaults are seconds and bytes already
+    )
+
+    tick: Annotated[float, Duration("200ms", "1m")] = 2.0
+    """How often every workload is decided."""
+    scrape: Scrape = Scrape()
+    api: Api = Api()
+    log: Log = Log()
+    watch: Watch = Watch()
+    writes: Writes = Writes()
+    defaults: Defaults = Defaults()
+    kpa: Kpa = Kpa()
+    projects: Mapping[DnsName, Project] = {}
+    activation_pages: Mapping[DnsName, ActivationPage] = {}
+    """Pages that show waiting requests of workloads at 0 replicas, by the name that workloads use."""
+    ceilings: Ceilings = Ceilings()
+
+    @model_validator(mode="after")
+    def _namespaces_have_one_owner(self) -> Self:
+        owner: dict[str, str] = {}
+        broken = []
+        for project in sorted(self.projects):
+            for namespace in self.projects[project].namespaces:
+                other = owner.setdefault(namespace, project)
+                if other != project:
+                    says = f"namespace {namespace} is in project {other} already; allowed: one project per namespace"
+                    broken.append(Refusal(f"projects.{project}.namespaces", says))
+        if broken:
+            raise PydanticCustomError(BROKEN_RULES, "{count} broken", {"count": len(broken), "broken": broken})
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """`Config()` is the defaults whatever the process's environment says; `load` brings the sources."""
+        return (init_settings,)
+
+
+def json_schema() -> dict[str, Any]:
+    """The document as JSON Schema 2020-12, for editors and for the chart."""
+    schema = Config.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Tidegate configuration"}

@@ -1,0 +1,217 @@
+"""What may stand in an InferenceWorkload, with ranges and rules. The CRD is generated from here.
+
+Names, ranges and mandatory combinations follow the Run:ai inference API. Nothing has a stored default: an unset field
+takes the configuration's default, else the built-in one that its description names. The rules know the built-in
+defaults only, so a workload that leans on the configuration for one half of a pair states that half itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from autoscaler.model.signal import Signal
+from autoscaler.model.workload import DesiredPhase, Engine, Mode, Priority, Protocol
+from autoscaler.settings.autoscaling import Autoscaling
+from autoscaler.settings.rules import Rule, Ruled
+from autoscaler.settings.scalars import DNS_1035, DNS_1123, Count, Port, Positive
+from autoscaler.settings.status import WorkloadStatus
+
+API_VERSION: Final = "tidegate.dev/v1alpha1"
+NAME_MAX: Final = 39  # a StatefulSet above 52 characters cannot create pods, and a revision adds 9
+
+MetricsPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=253)]
+
+_SIGNALS: Final = "[" + ", ".join(f"'{signal}'" for signal in Signal) + "]"
+_NAME: Final = rf"^[a-z]([-a-z0-9]{{0,{NAME_MAX - 2}}}[a-z0-9])?$"
+_RESERVED: Final = "tidegate.dev/"
+
+
+class DeletionPolicy(StrEnum):
+    DELETE = "Delete"
+    ORPHAN = "Orphan"
+
+
+class TemplateMetadata(Ruled):
+    """Labels and annotations of the pods."""
+
+    model_config = ConfigDict(extra="allow")
+
+    labels: Annotated[dict[str, str], Field(max_length=64)] | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="labels",
+            says="labels under tidegate.dev/ decide which pods get traffic and are set by Tidegate alone; remove them",
+            cel=f"!has(self.labels) || !self.labels.exists(k, k.startsWith('{_RESERVED}'))",
+            holds=lambda it: not any(key.startswith(_RESERVED) for key in it.labels or ()),
+        ),
+    )
+
+
+class TemplateSpec(Ruled):
+    """A PodSpec. Checked by the API server when the pods are rendered."""
+
+    model_config = ConfigDict(extra="allow")
+
+    containers: list[dict[str, Any]] | None = None
+    restart_policy: str | None = None
+
+    cel_values: ClassVar[Mapping[str, str]] = {"restart_policy": "self.restartPolicy"}
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="containers",
+            says="containers is missing or empty; list at least the container of the model server",
+            cel="has(self.containers) && size(self.containers) > 0",
+            holds=lambda it: bool(it.containers),
+        ),
+        Rule(
+            field="restartPolicy",
+            says="restartPolicy {restart_policy} does not fit replicas that are kept running; set Always or remove it",
+            cel="!has(self.restartPolicy) || self.restartPolicy == 'Always'",
+            holds=lambda it: it.restart_policy in (None, "Always"),
+        ),
+    )
+
+
+class PodTemplate(Ruled):
+    """A PodTemplateSpec, kept as written."""
+
+    model_config = ConfigDict(extra="allow")
+
+    metadata: TemplateMetadata | None = None
+    spec: TemplateSpec
+
+
+class Deployment(Ruled):
+    """Every replica is one pod of a Deployment."""
+
+    template: PodTemplate
+
+
+class MetricsEndpoint(Ruled):
+    """Where a pod shows its metrics."""
+
+    port: Port | None = None
+    """Port of the metrics page (default: the serving port)."""
+    path: MetricsPath | None = None
+    """Path of the metrics page (default: the one of the engine, mostly /metrics)."""
+
+
+class Serving(Ruled):
+    """How the model is served. Exactly one kind: deployment."""
+
+    deployment: Deployment | None = None
+    port: Port
+    """Port on which the pods serve."""
+    protocol: Protocol | None = None
+    """http or grpc (default http)."""
+    metrics: MetricsEndpoint | None = None
+    engine: Engine | None = None
+    """Whose metrics the pods show (default auto: recognised from the page)."""
+    initialization_timeout_seconds: Positive | None = None
+    """The first revision has failed, and its GPUs are released, unless it is ready within this time (default: no
+    limit)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="deployment",
+            says="serving has no kind; set deployment (the only kind)",
+            cel="has(self.deployment)",
+            holds=lambda it: it.deployment is not None,
+        ),
+    )
+
+
+class Traffic(Ruled):
+    """How clients reach the workload."""
+
+    service: Annotated[str, Field(pattern=DNS_1035, max_length=63)] | None = None
+    """An existing Service, of which one selector key is changed (default: one of ours, named like the workload)."""
+
+
+class WorkloadSpec(Ruled):
+    """What is wanted. Every field but serving is optional; null is the same as unset."""
+
+    desired_phase: DesiredPhase | None = None
+    """Running (default), or Stopped: all replicas gone, quota released."""
+    mode: Mode | None = None
+    """active (default), or paused: the replica count is held, and lost pods are still replaced."""
+    project: Annotated[str, Field(pattern=DNS_1123, max_length=63)] | None = None
+    """Owner of the quota (default: the project to which the configuration maps the namespace)."""
+    priority: Priority | None = None
+    """Whose replicas get scarce quota first (default very-high)."""
+    replicas: Count | None = None
+    """A fixed replica count; wins over autoscaling. Set by kubectl scale; null (default) is automatic."""
+    serving: Serving
+    autoscaling: Autoscaling | None = None
+    deletion_policy: DeletionPolicy | None = None
+    """Whether the Deployment and Service go with the workload: Delete (default) or Orphan."""
+    traffic: Traffic | None = None
+
+    @property
+    def metric(self) -> str | None:
+        return self.autoscaling.metric if self.autoscaling else None
+
+    @property
+    def is_custom(self) -> bool:
+        return self.serving.engine is Engine.CUSTOM
+
+    cel_values: ClassVar[Mapping[str, str]] = {"metric": "self.autoscaling.metric"}
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="autoscaling.metric",
+            says="metric {metric} is read from an engine, and engine is custom; set metric to the name of a metric "
+            "that the pods expose, or engine to auto or vllm",
+            cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
+            f"!has(self.autoscaling.metric) || !(self.autoscaling.metric in {_SIGNALS})",
+            holds=lambda it: not it.is_custom or it.metric not in set(Signal),
+        ),
+        Rule(
+            field="autoscaling.metric",
+            says="metric is missing: with engine custom nothing else tells 0 from 1 replica; set metric to the name "
+            "of a metric that the pods expose, or engine to auto or vllm",
+            cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
+            "has(self.autoscaling.metric) || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0",
+            holds=lambda it: (
+                not it.is_custom
+                or it.autoscaling is None
+                or it.metric is not None
+                or it.autoscaling.min_replicas is None
+                or it.autoscaling.min_replicas > 0
+            ),
+        ),
+    )
+
+
+class WorkloadMetadata(Ruled):
+    """The metadata of the object; the API server checks all but the length of the name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = None
+
+
+class InferenceWorkload(Ruled):
+    """One model service: how it is served, how many replicas it has, and whose GPUs it uses."""
+
+    api_version: Literal["tidegate.dev/v1alpha1"] = API_VERSION
+    kind: Literal["InferenceWorkload"] = "InferenceWorkload"
+    metadata: WorkloadMetadata
+    spec: WorkloadSpec
+    status: WorkloadStatus | None = None
+
+    cel_values: ClassVar[Mapping[str, str]] = {"metadata__name": "self.metadata.name"}
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="metadata.name",
+            says=f"metadata.name {{metadata__name}} is no name of at most {NAME_MAX} characters; use a to z, 0 to 9 "
+            "and -, starting with a letter and not ending in -",
+            cel=f"self.metadata.name.matches('{_NAME}')",
+            holds=lambda it: it.metadata.name is None or bool(re.fullmatch(_NAME, it.metadata.name)),
+        ),
+    )

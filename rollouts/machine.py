@@ -20,8 +20,14 @@ class ObservedRevision:
     name: str
     replicas: int | None  # spec.replicas of its object; None: there is no object
     ready: int = 0
-    starting: int = 0
+    starting: int = 0  # live, not ready, not terminating
+    unscheduled: int = 0  # of the starting ones, without a node
     terminating: int = 0
+
+    @property
+    def live(self) -> int:
+        """Pods that hold resources."""
+        return self.ready + self.starting + self.terminating
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,10 @@ def _remember(limits: Limits, record: Record, observed: Observed, granted: int, 
     seen = observed.current
     if seen is not None and seen.ready > 0 and record.served_at is None:
         record = replace(record, served_at=now, phase=Phase.COMPLETE)
+    if seen is not None and seen.ready > 0:
+        record = replace(record, serving=True)
+    elif granted == 0:
+        record = replace(record, serving=False)
     if not record.initialized and (seen.ready if seen else 0) >= limits.initial_replicas:
         record = replace(record, initialized=True)
     if _timed_out(limits, record, now):

@@ -29,3 +29,4 @@ class Record:
     initialized: bool = False  # the initial count was reached once
     started_at: float | None = None  # the current revision was first given replicas
     served_at: float | None = None  # the current revision was first ready
+    serving: bool = False  # was ready since it was last given replicas: losing that is a degradation, not a start

@@ -5,6 +5,7 @@ ApiError
 ├── ServerError      5xx
 ├── TooManyRequests  429; wait `retry_after_s`
 ├── Conflict         409: changed meanwhile, or exists already. Look again
+├── Foreign          an object of that name is somebody else's
 ├── Gone             410: the version asked for is too old. List again
 ├── NotFound         404
 ├── Refused          400, 422: the object is wrong; the message says where
@@ -44,6 +45,10 @@ class TooManyRequests(ApiError):
 
 class Conflict(ApiError):
     retryable = True
+
+
+class Foreign(ApiError):
+    pass
 
 
 class Gone(ApiError):

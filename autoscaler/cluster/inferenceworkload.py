@@ -101,10 +101,11 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
 class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     phase: str | None = None
-    since: str | None = None
-    deadline_at: str | None = None
+    replicas: int | None = None
+    initialized: bool | None = None
+    serving: bool | None = None
+    started_at: str | None = None
     served_at: str | None = None
-    woken_at: str | None = None
 
 
 class SignalStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

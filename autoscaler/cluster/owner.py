@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autoscaler.cluster.errors import Conflict
+from autoscaler.cluster.errors import Foreign
 from autoscaler.cluster.inferenceworkload import API_VERSION, KIND, InferenceWorkload
 from autoscaler.cluster.resources import MANAGED_BY, WORKLOAD_LABEL, Metadata
 
@@ -52,6 +52,6 @@ def owned(workload: InferenceWorkload, there: Metadata) -> bool:
 
 
 def check_owned(workload: InferenceWorkload, there: Metadata, kind: str) -> None:
-    """Raises Conflict where the object belongs to somebody else."""
+    """Raises Foreign where the object belongs to somebody else."""
     if not owned(workload, there):
-        raise Conflict(f"{kind} {there.name} exists and is not ours: rename it or the workload")
+        raise Foreign(f"{kind} {there.name} exists and is not ours: rename it or the workload")

@@ -152,6 +152,7 @@ def observe(name: str, deployment: Deployment | None, pods: Iterable[Pod]) -> Ob
         replicas=deployment.spec.replicas if deployment else None,
         ready=ready,
         starting=len(live) - terminating - ready,
+        unscheduled=sum(1 for pod in live if not pod.metadata.deletion_timestamp and not pod.spec.node_name),
         terminating=terminating,
     )
 

@@ -1,0 +1,135 @@
+"""Reads and writes the status of a workload: the rollout record and the report, each with compare-and-set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from autoscaler.cluster.client import MERGE_PATCH, KubeApi
+from autoscaler.cluster.inferenceworkload import InferenceWorkload, RolloutRecord, Status, unix_seconds
+from autoscaler.cluster.resources import WORKLOADS
+from autoscaler.model.report import ConditionReport
+from autoscaler.model.report import Status as ConditionStatus
+from rollouts.record import Phase, Record
+
+NUMBERS_EVERY_S: Final = 30.0  # plain numbers are not worth a write of their own more often
+_NUMBERS: Final = frozenset({"ageSeconds", "value", "message", "phaseMessage", "observedGeneration"})
+
+
+def timestamp(at_s: float) -> str:
+    """RFC 3339 in whole seconds, as Kubernetes writes it."""
+    return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def record_of(workload: InferenceWorkload) -> Record:
+    """The record that the status holds; an empty one where there is none."""
+    status = workload.status or Status()
+    stored = status.record or RolloutRecord()
+    return Record(
+        phase=Phase(stored.phase) if stored.phase else Phase.STARTING,
+        current=status.current_revision,
+        update=status.update_revision,
+        collision_count=status.collision_count or 0,
+        replicas=stored.replicas,
+        initialized=bool(stored.initialized),
+        started_at=unix_seconds(stored.started_at) if stored.started_at else None,
+        served_at=unix_seconds(stored.served_at) if stored.served_at else None,
+        serving=bool(stored.serving),
+    )
+
+
+def status_of(record: Record) -> dict[str, Any]:
+    """The record as fields of the status. None clears a field."""
+    return {
+        "currentRevision": record.current,
+        "updateRevision": record.update,
+        "collisionCount": record.collision_count,
+        "record": {
+            "phase": record.phase.value,
+            "replicas": record.replicas,
+            "initialized": record.initialized,
+            "serving": record.serving,
+            "startedAt": timestamp(record.started_at) if record.started_at is not None else None,
+            "servedAt": timestamp(record.served_at) if record.served_at is not None else None,
+        },
+    }
+
+
+def conditions_of(workload: InferenceWorkload) -> dict[str, ConditionReport]:
+    """The conditions last written, by type."""
+    stored = (workload.status.conditions if workload.status else None) or []
+    known = {status.value for status in ConditionStatus}
+    return {
+        each.type: ConditionReport(each.type, ConditionStatus(each.status), each.reason or "", each.message or "")
+        for each in stored
+        if each.type and each.status in known
+    }
+
+
+def render_conditions(
+    workload: InferenceWorkload, conditions: tuple[ConditionReport, ...], now: float
+) -> list[dict[str, Any]]:
+    """Conditions as stored. `lastTransitionTime` moves only with the status."""
+    before = {each.type: each for each in ((workload.status.conditions if workload.status else None) or [])}
+    rendered = []
+    for condition in conditions:
+        was = before.get(condition.type)
+        same = was is not None and was.status == condition.status.value
+        since = was.last_transition_time if was is not None and same else None
+        rendered.append(
+            {
+                "type": condition.type,
+                "status": condition.status.value,
+                "reason": condition.reason,
+                "message": condition.message,
+                "observedGeneration": workload.metadata.generation,
+                "lastTransitionTime": since or timestamp(now),
+            }
+        )
+    return rendered
+
+
+class StatusWriter:
+    """Port `Records` of the driver for one workload, and the writer of its report."""
+
+    def __init__(self, api: KubeApi, workload: InferenceWorkload, wrote: Callable[[InferenceWorkload], None]) -> None:
+        """`wrote` is given the object as the server answered it."""
+        self._api = api
+        self._workload = workload
+        self._wrote = wrote
+
+    async def save(self, record: Record) -> None:
+        await self.write(status_of(record))
+
+    async def write(self, status: Mapping[str, Any]) -> None:
+        """Merges these fields into the status, if nobody changed the object meanwhile."""
+        meta = self._workload.metadata
+        path = WORKLOADS.path(meta.namespace, meta.name, "status")
+        body = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version}, "status": status}
+        answer = await self._api.call("PATCH", path, body=body, content_type=MERGE_PATCH)
+        self._workload = msgspec.json.decode(answer, type=InferenceWorkload)
+        self._wrote(self._workload)
+
+
+def differs(workload: InferenceWorkload, status: Mapping[str, Any], numbers_too: bool) -> bool:
+    """Is this status worth a write? Changes of plain numbers count only with `numbers_too`."""
+    stored = msgspec.to_builtins(workload.status) if workload.status else {}
+    wanted = _without_none(status)
+    if numbers_too:
+        return any(stored.get(key) != value for key, value in wanted.items())
+    return any(_meaning(stored.get(key)) != _meaning(value) for key, value in wanted.items() if key not in _NUMBERS)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list) else value
+
+
+def _meaning(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _meaning(each) for key, each in value.items() if key not in _NUMBERS}
+    return [_meaning(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,179 @@
+"""Conditions of a workload: a function of what was decided, granted and seen. Reasons are HPA's and ours, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autoscaler.controller.phases import Phase, shortfall
+from autoscaler.controller.specs import Unresolved
+from autoscaler.model.decision import Grant, Rule, ScalingDecision
+from autoscaler.model.report import ConditionReport, Counts, Status
+from autoscaler.model.signal import Quality
+from autoscaler.model.workload import Mode, WorkloadSpec
+from rollouts.record import Phase as RolloutPhase
+from rollouts.record import Record
+
+HELD = {
+    Rule.UNTRUSTED: "no scale-down on data that is not fresh",
+    Rule.WARMING_UP: "no scale-down before the windows are warm",
+    Rule.LOADING: "not to zero while a pod loads",
+    Rule.NOT_IDLE: "not to zero while requests are in flight",
+    Rule.WAITING: "not to zero while a request waits",
+    Rule.ACTIVATION_UNKNOWN: "not to zero while the activation page is missing",
+    Rule.NO_WAKER: "not to zero: nothing could wake it; set autoscaling.activation",
+    Rule.RETENTION: "retention",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the conditions are made of."""
+
+    spec: WorkloadSpec
+    record: Record
+    phase: Phase
+    phase_message: str
+    counts: Counts
+    decision: ScalingDecision
+    grant: Grant
+    untrusted_for_s: float  # how long some ready pod has had no fresh page
+    patience_s: float  # a page may be missing this long before it is worth a word
+    error: str | None
+
+
+def conditions(facts: Facts) -> tuple[ConditionReport, ...]:
+    """All conditions of a resolved workload, sorted by type."""
+    found = [
+        _ready(facts),
+        _available(facts),
+        _able_to_scale(facts),
+        _scaling_active(facts),
+        _scaling_limited(facts),
+        _fallback(facts),
+        _flag("Paused", facts.spec.mode is Mode.PAUSED, "Paused", "mode is paused: the count is held", "Active"),
+        _flag(
+            "ManualReplicas",
+            facts.spec.scaling.manual_replicas is not None,
+            "ReplicasSet",
+            f"spec.replicas is {facts.spec.scaling.manual_replicas}: automatic scaling is off until it is removed",
+            "Automatic",
+        ),
+        _flag(
+            "UpdatePending",
+            facts.record.update is not None,
+            "UpdatesNotAvailable",
+            f"the template asks for {facts.record.update}; this version does not roll updates out: "
+            f"{facts.record.current} goes on unchanged",
+            "UpToDate",
+        ),
+        _progressing(facts),
+        _stalled(facts),
+    ]
+    return tuple(sorted(found, key=lambda each: each.type))
+
+
+def unresolved(why: Unresolved) -> tuple[ConditionReport, ...]:
+    """Conditions of a workload that cannot be worked on. Everything that runs stays as it is."""
+    found = [
+        ConditionReport(
+            why.condition, Status.FALSE if why.condition == "ScalingActive" else Status.TRUE, why.reason, why.message
+        ),
+        ConditionReport("Stalled", Status.TRUE, why.reason, why.message),
+    ]
+    return tuple(sorted(found, key=lambda each: each.type))
+
+
+def _flag(kind: str, on: bool, reason: str, message: str, otherwise: str) -> ConditionReport:
+    return ConditionReport(kind, Status.TRUE, reason, message) if on else ConditionReport(kind, Status.FALSE, otherwise)
+
+
+def _ready(facts: Facts) -> ConditionReport:
+    ready = facts.phase in (Phase.RUNNING, Phase.STOPPED)
+    return ConditionReport("Ready", Status.TRUE if ready else Status.FALSE, facts.phase.value, facts.phase_message)
+
+
+def _available(facts: Facts) -> ConditionReport:
+    message = f"{facts.counts.ready} ready"
+    if facts.counts.ready > 0:
+        return ConditionReport("Available", Status.TRUE, "MinimumReplicasAvailable", message)
+    return ConditionReport("Available", Status.FALSE, "NoReplicaReady", message)
+
+
+def _able_to_scale(facts: Facts) -> ConditionReport:
+    if facts.error is not None:
+        return ConditionReport("AbleToScale", Status.FALSE, "FailedUpdateScale", facts.error)
+    held = {Rule.UNTRUSTED, Rule.WARMING_UP, Rule.RETENTION, Rule.LOADING}
+    if facts.decision.rule in held and facts.decision.adjustments:
+        return ConditionReport("AbleToScale", Status.TRUE, "ScaleDownStabilized", HELD[facts.decision.rule])
+    return ConditionReport("AbleToScale", Status.TRUE, "ReadyForNewScale", "the count can be written")
+
+
+def _scaling_active(facts: Facts) -> ConditionReport:
+    decision = facts.decision
+    off = {Rule.STOPPED: "stopped", Rule.MANUAL: "spec.replicas is set", Rule.PAUSED: "mode is paused"}
+    if decision.rule in off:
+        return ConditionReport("ScalingActive", Status.FALSE, "ScalingDisabled", off[decision.rule])
+    if facts.spec.scaling.signal is None:
+        return ConditionReport("ScalingActive", Status.TRUE, "ValidMetricFound", "minReplicas equals maxReplicas")
+    if facts.counts.ready == 0:
+        return ConditionReport("ScalingActive", Status.TRUE, "ValidMetricFound", "no replica to measure")
+    bad = facts.untrusted_for_s >= facts.patience_s
+    if bad and decision.quality is Quality.ABSENT:
+        return ConditionReport("ScalingActive", Status.FALSE, "MetricsUnavailable", _missing(facts))
+    if bad and decision.quality is Quality.STALE:
+        return ConditionReport("ScalingActive", Status.FALSE, "MetricsStale", _missing(facts))
+    return ConditionReport("ScalingActive", Status.TRUE, "ValidMetricFound", _signal_text(decision))
+
+
+def _signal_text(decision: ScalingDecision) -> str:
+    return ", ".join(f"{each.name} per replica aims at {each.target:.4g}" for each in decision.inputs)
+
+
+def _missing(facts: Facts) -> str:
+    """ "3 of 6 pods have no fresh page with concurrency (pod-a: http 500): no scale-down until they have"."""
+    used = facts.decision.inputs[0] if facts.decision.inputs else None
+    fresh, expected = (used.pods_fresh, used.pods_expected) if used else (0, facts.counts.ready)
+    name = used.name if used else "metrics"
+    faults = f" ({'; '.join(facts.decision.faults[:3])})" if facts.decision.faults else ""
+    return (
+        f"{expected - fresh} of {expected} pods have no fresh page with {name}{faults}: no scale-down until they have"
+    )
+
+
+def _fallback(facts: Facts) -> ConditionReport:
+    """True while some ready pod is not measured: the count is held or raised, never lowered."""
+    if facts.untrusted_for_s >= facts.patience_s:
+        return ConditionReport("Fallback", Status.TRUE, "ScaleDownHeld", _missing(facts))
+    return ConditionReport("Fallback", Status.FALSE, "MetricsFresh")
+
+
+def _scaling_limited(facts: Facts) -> ConditionReport:
+    if facts.grant.clipped:
+        return ConditionReport("ScalingLimited", Status.TRUE, "QuotaLimited", shortfall(facts.grant, facts.spec))
+    reasons = {Rule.MIN: "TooFewReplicas", Rule.MAX: "TooManyReplicas", Rule.CEILING: "TooManyReplicas"}
+    rule = facts.decision.rule
+    if rule in reasons:
+        last = facts.decision.adjustments[-1] if facts.decision.adjustments else None
+        wanted = f"{last.before} wanted, " if last else ""
+        return ConditionReport(
+            "ScalingLimited", Status.TRUE, reasons[rule], f"{wanted}{facts.decision.desired} by {rule.value}"
+        )
+    if rule in (Rule.NO_WAKER, Rule.ACTIVATION_UNKNOWN):
+        return ConditionReport("ScalingLimited", Status.TRUE, rule.value, HELD[rule])
+    return ConditionReport("ScalingLimited", Status.FALSE, "DesiredWithinRange")
+
+
+def _progressing(facts: Facts) -> ConditionReport:
+    """kstatus: the object is Reconciling while it is not yet what the spec asks for."""
+    moving = facts.phase in (Phase.CREATING, Phase.PENDING, Phase.INITIALIZING, Phase.RESUMING, Phase.STOPPING)
+    return _flag("Reconciling", moving, facts.phase.value, facts.phase_message, "Settled")
+
+
+def _stalled(facts: Facts) -> ConditionReport:
+    return _flag(
+        "Stalled",
+        facts.record.phase is RolloutPhase.FAILED,
+        "InitializationTimeout",
+        facts.phase_message,
+        "Progressing",
+    )

@@ -1,0 +1,206 @@
+"""Turns stored objects and the operator's word into resolved specs: seconds, ratios, defaults merged.
+
+Precedence: the workload's field, the configuration's default, the built-in default. What cannot be resolved is a value
+that says which condition to show, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import msgspec
+
+from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Serving, Spec, unix_seconds
+from autoscaler.model.quantity import parse_quantity
+from autoscaler.model.resources import ResourceVector, pod_demand
+from autoscaler.model.signal import Signal, SignalSpec
+from autoscaler.model.workload import (
+    ActivationSpec,
+    DesiredPhase,
+    Engine,
+    KpaParameters,
+    Mode,
+    Priority,
+    Protocol,
+    ScalingSpec,
+    ServingSpec,
+    WorkloadKey,
+    WorkloadSpec,
+)
+from autoscaler.scaling.allocation import Domain
+
+DEFAULT_POOL: Final = "default"
+UTILIZATION_PERCENT: Final = 70.0  # Run:ai's and Knative's default, of throughput and concurrency
+LATENCY_ACTS_AT: Final = 0.5  # of the threshold: latency is a cliff (llm-d's one-replica knee)
+KV_CACHE_ACTS_AT: Final = 0.9
+KV_CACHE_THRESHOLD: Final = 0.8
+LATENCIES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
+UTILIZED: Final = frozenset({Signal.CONCURRENCY, Signal.THROUGHPUT})
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """What the operator fixed for all workloads."""
+
+    defaults: Spec = field(default_factory=Spec)
+    kpa: KpaParameters = field(default_factory=KpaParameters)
+    projects: Mapping[str, str] = field(default_factory=dict)  # namespace -> project
+    limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)
+    pages: frozenset[str] = frozenset()  # names of activation pages
+    ceiling_replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why a workload cannot be worked on: a condition with its reason and a sentence."""
+
+    condition: str
+    reason: str
+    message: str
+
+
+def resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec | Unresolved:
+    """The spec that the cores work on."""
+    try:
+        return _resolve(workload, operator)
+    except _Wrong as wrong:
+        return wrong.why
+    except ValueError as error:
+        return Unresolved("ScalingActive", "InvalidConfiguration", str(error))
+
+
+class _Wrong(Exception):
+    def __init__(self, condition: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.why = Unresolved(condition, reason, message)
+
+
+def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
+    spec, defaults, meta = workload.spec, operator.defaults, workload.metadata
+    serving = merged(spec.serving or Serving(), defaults.serving)
+    if serving.deployment is None or serving.deployment.template is None or serving.port is None:
+        raise _Wrong("TemplateInvalid", "Incomplete", "spec.serving needs deployment.template and port")
+    service = spec.traffic.service if spec.traffic else None
+    return WorkloadSpec(
+        key=WorkloadKey(meta.namespace, meta.name),
+        uid=meta.uid,
+        generation=meta.generation,
+        created_at=unix_seconds(meta.creation_timestamp) if meta.creation_timestamp else 0.0,
+        desired_phase=DesiredPhase(spec.desired_phase or defaults.desired_phase or DesiredPhase.RUNNING),
+        mode=Mode(spec.mode or defaults.mode or Mode.ACTIVE),
+        project=_project(spec.project, meta.namespace, operator),
+        node_pool=DEFAULT_POOL,
+        priority=Priority(spec.priority or defaults.priority or Priority.VERY_HIGH),
+        serving=_serving(serving, serving.port),
+        scaling=_scaling(merged(spec.autoscaling or Autoscaling(), defaults.autoscaling), spec.replicas, operator),
+        per_replica=_demand(serving.deployment.template.get("spec") or {}),
+        service=service or meta.name,
+        own_service=service is None or service == meta.name,
+        orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
+        initialization_timeout_s=serving.initialization_timeout_seconds,
+    )
+
+
+def merged(own: S, default: S | None) -> S:
+    """`own`, with the default's value where a field is None."""
+    if default is None:
+        return own
+    missing = {name: getattr(default, name) for name in own.__struct_fields__ if getattr(own, name) is None}
+    return msgspec.structs.replace(own, **missing)
+
+
+def _project(asked: str | None, namespace: str, operator: Operator) -> str:
+    """An unmapped namespace is a project of its own; nobody may spend another project's quota."""
+    mapped = operator.projects.get(namespace, namespace)
+    if asked is not None and asked != mapped:
+        raise _Wrong(
+            "ProjectDenied", "NamespaceNotMapped", f"namespace {namespace} belongs to {mapped}, not to {asked}"
+        )
+    return mapped
+
+
+def _demand(pod_spec: Mapping[str, object]) -> ResourceVector:
+    try:
+        return pod_demand(pod_spec)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _Wrong("TemplateInvalid", "Resources", f"spec.serving.deployment.template: {error}") from error
+
+
+def _serving(serving: Serving, port: int) -> ServingSpec:
+    metrics = serving.metrics
+    return ServingSpec(
+        port=port,
+        protocol=Protocol(serving.protocol or Protocol.HTTP),
+        metrics_port=(metrics.port if metrics else None) or port,
+        metrics_path=(metrics.path if metrics else None) or "/metrics",
+        engine=Engine(serving.engine or Engine.AUTO),
+    )
+
+
+def _scaling(asked: Autoscaling, manual: int | None, operator: Operator) -> ScalingSpec:
+    least = 1 if asked.min_replicas is None else asked.min_replicas
+    most = max(least, 1) if asked.max_replicas is None else asked.max_replicas
+    if most < least:
+        raise ValueError(f"autoscaling.maxReplicas is {most}, must be at least minReplicas ({least})")
+    start = max(least, 1)
+    return ScalingSpec(
+        min_replicas=least,
+        max_replicas=most,
+        initial_replicas=min(most, start if asked.initial_replicas is None else asked.initial_replicas),
+        activation_replicas=min(most, asked.activation_replicas or start),
+        signal=_signal(asked, least, most),
+        retention_s=float(asked.scale_to_zero_retention_seconds or 0),
+        scale_down_delay_s=float(asked.scale_down_delay_seconds or 0),
+        manual_replicas=manual,
+        activation=_activation(asked, operator),
+        kpa=operator.kpa,
+        ceiling_replicas=operator.ceiling_replicas,
+    )
+
+
+def _activation(asked: Autoscaling, operator: Operator) -> ActivationSpec | None:
+    if asked.activation is None:
+        return None
+    page, metric = asked.activation.page, asked.activation.metric
+    if page is None or metric is None:
+        raise ValueError("autoscaling.activation needs page and metric")
+    if page not in operator.pages:
+        known = ", ".join(sorted(operator.pages)) or "none"
+        raise ValueError(f"autoscaling.activation.page is {page!r}; the configuration's activationPages are: {known}")
+    return ActivationSpec(page, metric, tuple(sorted((asked.activation.labels or {}).items())))
+
+
+def _signal(asked: Autoscaling, least: int, most: int) -> SignalSpec | None:
+    if asked.metric is None:
+        if least == most:
+            return None
+        if (least, most) == (0, 1):
+            return SignalSpec(Signal.CONCURRENCY, 1.0, 1.0)  # any request at all
+        raise ValueError(f"autoscaling.metric is required where minReplicas ({least}) < maxReplicas ({most})")
+    threshold = _threshold(asked.metric, asked.metric_threshold)
+    return SignalSpec(asked.metric, threshold, threshold * _acts_at(asked.metric, asked.metric_threshold_percentage))
+
+
+def _threshold(metric: str, given: int | str | None) -> float:
+    """In base units. Latency-like: plain integers are milliseconds (Run:ai), quantities seconds (`500m`)."""
+    if given is None:
+        if metric == Signal.KV_CACHE:
+            return KV_CACHE_THRESHOLD
+        raise ValueError(f"autoscaling.metricThreshold is required with metric {metric}")
+    value = float(parse_quantity(given))
+    if value <= 0:
+        raise ValueError(f"autoscaling.metricThreshold is {given}, must be above 0")
+    plain = isinstance(given, int) or given.isdigit()
+    return value / 1000 if metric in LATENCIES and plain else value
+
+
+def _acts_at(metric: str, percentage: float | None) -> float:
+    if metric in UTILIZED:
+        return (UTILIZATION_PERCENT if percentage is None else percentage) / 100
+    if metric in LATENCIES:
+        return LATENCY_ACTS_AT
+    return KV_CACHE_ACTS_AT if metric == Signal.KV_CACHE else 1.0

@@ -1,0 +1,94 @@
+"""What one cycle found and did: the log line, the conditions, the events, the metrics and the API's answer are made
+from these values and from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from autoscaler.model.decision import Grant, ScalingDecision
+from autoscaler.model.workload import WorkloadKey, WorkloadSpec
+
+
+class Status(StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionReport:
+    """One condition. `reason` is frozen vocabulary, `message` a sentence with numbers."""
+
+    type: str
+    status: Status
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventReport:
+    """One event, emitted because something changed."""
+
+    reason: str
+    note: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Replicas, each number named for what it is."""
+
+    desired: int = 0  # wanted
+    granted: int = 0  # after quota
+    applied: int = 0  # written
+    ready: int = 0  # observed serving
+    starting: int = 0
+    unscheduled: int = 0  # of the starting ones
+    terminating: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadReport:
+    """One workload in one cycle."""
+
+    key: WorkloadKey
+    phase: str
+    phase_message: str
+    scaling_mode: str  # Auto | Manual | Paused | Stopped
+    conditions: tuple[ConditionReport, ...] = ()
+    events: tuple[EventReport, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    revision: str | None = None
+    update: str | None = None
+    spec: WorkloadSpec | None = None  # None: it could not be resolved
+    decision: ScalingDecision | None = None
+    grant: Grant | None = None
+    scaled: tuple[int, int] | None = None  # (from, to), where a count was written
+    error: str | None = None  # why the step could not be carried out
+
+    def condition(self, kind: str) -> ConditionReport | None:
+        return next((each for each in self.conditions if each.type == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaReport:
+    """One limited resource of a quota domain, in thousandths."""
+
+    project: str
+    node_pool: str
+    resource: str
+    limit: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class CycleReport:
+    """One cycle."""
+
+    at_s: float
+    duration_s: float = 0.0
+    workloads: Mapping[WorkloadKey, WorkloadReport] = field(default_factory=dict)
+    quota: tuple[QuotaReport, ...] = ()

@@ -31,6 +31,7 @@ Spellings = tuple[str, ...]  # of one key, the preferred one first
 _DOMAIN: Final = "autoscaling.knative.dev/"
 _RESERVED_CLASS_SUFFIX: Final = ".knative.dev"
 _MAX_INT32: Final = 2**31 - 1
+_DURATION_LIMIT_NS: Final = 2.0**63
 
 
 def _spellings(*names: str) -> Spellings:
@@ -117,6 +118,8 @@ def panic_window_ns(annotations: Annotations, config: KnativeConfig) -> int:
     """The share of the stable window in whole seconds, halves up, at least 1 s: 75 s × 10 % -> 8 s."""
     percent = read_float(annotations, PANIC_WINDOW)
     share = stable_window_ns(annotations, config) * (config.panic_window_percent if percent is None else percent)
+    if not 0 <= share / 100.0 < _DURATION_LIMIT_NS:  # also for "inf" and "nan", which are numbers to Knative
+        return NANOSECONDS
     seconds = (int(share / 100.0) + NANOSECONDS // 2) // NANOSECONDS
     return max(1, seconds) * NANOSECONDS
 

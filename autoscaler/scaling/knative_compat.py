@@ -31,6 +31,7 @@ from autoscaler.scaling.knative_values import NANOSECONDS
 ACTIVATION_SLACK_NS: Final = 30 * NANOSECONDS  # on top of the progress deadline: its own report comes first
 RECHECK_NS: Final = 3 * NANOSECONDS  # already in Proxy mode: no change of the service will wake us
 ACTIVATORS_MIN: Final = 2
+COUNT_LIMIT: Final = 2.0**31 - 1
 SAMPLE_LIMIT: Final = 1.96 * 1.96 * 100.0 / (5.0 * 5.0)  # 95 % confidence, variance 100, margin 5
 
 
@@ -243,14 +244,19 @@ def activator_count(ready: int, total_value: float, burst_capacity: float, activ
     if burst_capacity == 0:
         return ACTIVATORS_MIN
     load = ready * total_value + max(0.0, burst_capacity)
-    return max(ACTIVATORS_MIN, math.ceil(load / activator_capacity))
+    return max(ACTIVATORS_MIN, math.ceil(_limited(load / activator_capacity)))
 
 
 def initial_excess_burst_capacity(burst_capacity: float, total_value: float, initial: int) -> int:
     """Before the first decision; cut towards zero (later ones round down): 2 × 10 - 20.5 is 0."""
     if burst_capacity in (-1, 0):
         return int(burst_capacity)
-    return int(initial * total_value - burst_capacity)
+    return int(_limited(initial * total_value - burst_capacity))
+
+
+def _limited(value: float) -> float:
+    """Inside 32 bits: a target of "inf" is legal in Knative and must not stop us; what is no number is 0."""
+    return 0.0 if math.isnan(value) else min(max(value, -COUNT_LIMIT), COUNT_LIMIT)
 
 
 def must_notify(desired_before: int | None, burst_before: int, desired: int | None, burst: int) -> bool:

@@ -64,8 +64,10 @@ class KpaSpec:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be above 0")
         for name in ("total_value", "stable_window_s", "scale_down_delay_s", "activation_scale"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 0")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 0 and finite")
+        if not math.isfinite(self.target_burst_capacity):
+            raise ValueError(f"target_burst_capacity is {self.target_burst_capacity}, must be finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def scale(
         return _undecided(KpaReason.NO_DATA), state
     count = 0 if isinstance(ready, NoReadyCount) else ready
     divisor = max(1, count)  # note 2
-    upper = _ceiling(spec.max_scale_up_rate * divisor)  # note 3: no epsilon, 1.1 × 70 is 78
+    upper = _ceiling(spec.max_scale_up_rate * divisor)  # note 3: no epsilon, 1.1 × 50 is 56
     lower = math.floor(divisor / spec.max_scale_down_rate) if spec.reachable else 0
     stable_demand = _demand(spec, stable, lower, upper)
     panic_demand = _demand(spec, panic, lower, upper)

@@ -37,11 +37,14 @@ def _threshold_above(value: int | str | None, low: int, high: int | None = None)
         return False
 
 
-def _in_cel(condition: str) -> str:
-    """`condition` over q, the threshold as a quantity, whether it is stored as a number or as text."""
-    as_text = condition.replace("q.", "quantity(self.metricThreshold).")
-    as_number = condition.replace("q.", "quantity(string(self.metricThreshold)).")
-    return f"(type(self.metricThreshold) == int ? {as_number} : isQuantity(self.metricThreshold) && {as_text})"
+def _quantity_is(comparison: str, bound: int) -> str:
+    """The threshold compared with `bound` in CEL, whether it is stored as a number or as text."""
+    text = "string(self.metricThreshold)"
+    return f"(isQuantity({text}) && quantity({text}).compareTo(quantity('{bound}')) {comparison})"
+
+
+_POSITIVE: Final = _quantity_is("> 0", 0)
+_AT_MOST_ONE: Final = _quantity_is("<= 0", 1)
 
 
 class Activation(Ruled):
@@ -149,15 +152,14 @@ class Autoscaling(Ruled):
         Rule(
             field="metricThreshold",
             says="metricThreshold {metric_threshold} is not above 0; set a number or quantity above 0, e.g. 10 or 500m",
-            cel=f"!has(self.metricThreshold) || {_in_cel('q.sign() == 1')}",
+            cel=f"!has(self.metricThreshold) || {_POSITIVE}",
             holds=lambda it: _threshold_above(it.metric_threshold, 0),
         ),
         Rule(
             field="metricThreshold",
             says="metricThreshold {metric_threshold} is no share of the KV cache; "
             "set a quantity above 0 and at most 1, e.g. 800m",
-            cel="!has(self.metric) || self.metric != 'kv-cache' || !has(self.metricThreshold) || "
-            + _in_cel("q.compareTo(quantity('1')) <= 0"),
+            cel=f"!has(self.metric) || self.metric != 'kv-cache' || !has(self.metricThreshold) || {_AT_MOST_ONE}",
             holds=lambda it: it.metric != Signal.KV_CACHE or _threshold_above(it.metric_threshold, -(2**63), 1),
         ),
         Rule(

@@ -48,14 +48,16 @@ class RolloutRecord(Ruled):
 
     phase: str | None = None
     """Where the revision stands."""
-    since: Instant | None = None
-    """When it got there."""
-    deadline_at: Instant | None = None
-    """When the revision counts as failed unless it is ready."""
+    replicas: Count | None = None
+    """The count last written for the current revision."""
+    initialized: bool | None = None
+    """The initial count was reached once."""
+    serving: bool | None = None
+    """Was ready since it was last given replicas."""
+    started_at: Instant | None = None
+    """When the current revision was first given replicas."""
     served_at: Instant | None = None
-    """When the revision was fully ready for the first time."""
-    woken_at: Instant | None = None
-    """When it last left 0 replicas."""
+    """When the current revision was first ready."""
 
 
 class SignalStatus(Ruled):

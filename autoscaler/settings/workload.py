@@ -208,7 +208,7 @@ class InferenceWorkload(Ruled):
     cel_values: ClassVar[Mapping[str, str]] = {"metadata__name": "self.metadata.name"}
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            field="metadata.name",
+            field="",  # the API server lets no rule point into metadata
             says=f"metadata.name {{metadata__name}} is no name of at most {NAME_MAX} characters; use a to z, 0 to 9 "
             "and -, starting with a letter and not ending in -",
             cel=f"self.metadata.name.matches('{_NAME}')",

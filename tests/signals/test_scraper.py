@@ -1,0 +1,256 @@
+"""The scraper against real servers on loopback: what it asks, how it bears faults, what it says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from autoscaler.model.signal import Quality, SignalSpec, WorkloadSignals
+from autoscaler.model.workload import Engine, WorkloadKey
+from autoscaler.signals.scraper import PodScraper
+from autoscaler.signals.targets import PodAddress, ScrapeTarget, page_url
+from tests.signals.pods import Misbehaviour, Pod, until
+
+KEY = WorkloadKey("ml", "llama")
+PERIOD_S = 0.1
+PAGE = (
+    'vllm:num_requests_running{engine="0"} 3\nvllm:num_requests_waiting{engine="0"} 2\n'
+    'vllm:request_success_total{engine="0",finished_reason="stop"} 7\n'
+)
+
+
+class Scene:
+    """Some pods, a scraper that runs, and how the test looks at it."""
+
+    def __init__(self, pods: list[Pod], port: int, scraper: PodScraper) -> None:
+        self.pods = pods
+        self.port = port
+        self.scraper = scraper
+        self.uids = {pod.ip: f"uid-{pod.ip}" for pod in pods}
+
+    def target(self, path: str = "/metrics", signal: str = "concurrency") -> ScrapeTarget:
+        addresses = tuple(PodAddress(f"p-{ip}", uid, ip) for ip, uid in self.uids.items())
+        return ScrapeTarget(self.port, path, Engine.AUTO, (SignalSpec(signal, 10, 7),), addresses)
+
+    def aim(self, **changes: str) -> None:
+        self.scraper.set_targets({KEY: self.target(**changes)})
+
+    @property
+    def signals(self) -> WorkloadSignals:
+        return self.scraper.readings(time.time())[KEY]
+
+    def reason(self, signal: str = "concurrency") -> str:
+        faults = self.signals.readings[signal].faults
+        return faults[0].reason if faults else ""
+
+    async def until_reason(self, reason: str, signal: str = "concurrency") -> None:
+        try:
+            await until(lambda: self.reason(signal) == reason)
+        except TimeoutError:
+            pytest.fail(f"expected {reason!r}, got {self.reason(signal)!r}")
+
+
+@contextlib.asynccontextmanager
+async def scene(pods: int = 1, **scraper_options: float) -> AsyncIterator[Scene]:
+    """Running servers on 127.0.0.11 and up, and a scraper of them with short periods."""
+    servers = [Pod(f"127.0.0.{11 + number}") for number in range(pods)]
+    port = await servers[0].start()
+    for server in servers[1:]:
+        await server.start(port)
+    for server in servers:
+        server.page = PAGE.encode()
+    options: dict[str, float] = {"period_s": PERIOD_S, "timeout_s": 0.3, **scraper_options}
+    made = Scene(servers, port, PodScraper(time.time, **options))  # type: ignore[arg-type]
+    made.aim()
+    running = asyncio.create_task(made.scraper.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        for server in servers:
+            await server.stop()
+
+
+async def test_pages_become_a_sample_a_second() -> None:
+    async with scene(pods=2) as world:
+        await until(lambda: len(world.signals.readings["concurrency"].samples) >= 2)
+        reading = world.signals.readings["concurrency"]
+        assert (reading.value, reading.quality, reading.pods_fresh) == (10.0, Quality.FRESH, 2)
+        first, second = (sample.at_s for sample in reading.samples[-2:])
+        assert second - first == 1.0
+        assert first == int(first)
+        assert world.signals.engine == "vllm"
+        assert world.scraper.pages_total["ok"] > 10
+
+
+async def test_idle_pods_prove_it_with_two_pages() -> None:
+    async with scene() as world:
+        world.pods[0].page = PAGE.replace(" 3\n", " 0\n").replace(" 2\n", " 0\n").encode()
+        await until(lambda: world.signals.activity.value == 0.0)
+        assert world.signals.activity.quality is Quality.FRESH
+
+
+async def test_the_request_is_modest_and_the_connection_is_kept() -> None:
+    async with scene() as world:
+        await until(lambda: world.pods[0].requests >= 5)
+        assert "Accept-Encoding: identity" in world.pods[0].headers
+        assert world.pods[0].headers.startswith("GET /metrics HTTP/1.1")
+        assert world.pods[0].connections == 1
+
+
+@pytest.mark.parametrize(
+    ("misbehaviour", "reason"),
+    [
+        (Misbehaviour.HANG, "time-out"),
+        (Misbehaviour.TRICKLE, "time-out"),
+        (Misbehaviour.ENDLESS, "too large"),
+        (Misbehaviour.CUT, "cut short"),
+        (Misbehaviour.GARBAGE, "not text"),
+        (Misbehaviour.ENDLESS_HEADER, "not text"),
+    ],
+)
+async def test_a_pod_that_breaks_the_protocol_is_named_and_its_value_kept(
+    misbehaviour: Misbehaviour, reason: str
+) -> None:
+    async with scene(max_page_bytes=200_000) as world:
+        await until(lambda: world.signals.readings["concurrency"].quality is Quality.FRESH)
+        world.pods[0].misbehaviour = misbehaviour
+        await world.until_reason(reason)
+        reading = world.signals.readings["concurrency"]
+        assert (reading.value, reading.quality) == (5.0, Quality.STALE)
+        assert world.scraper.pages_total[reason] > 0
+        world.pods[0].misbehaviour = None
+        await until(lambda: world.signals.readings["concurrency"].quality is Quality.FRESH)
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with scene(pods=2) as world:
+        world.pods[0].status = "302 Found"
+        world.pods[0].extra_header = f"Location: http://{world.pods[1].ip}:{world.port}/secret\r\n"
+        await world.until_reason("http 302")
+        assert "/secret" not in world.pods[1].headers
+
+
+async def test_a_packed_page_is_not_unpacked() -> None:
+    async with scene() as world:
+        world.pods[0].extra_header = "Content-Encoding: gzip\r\n"
+        await world.until_reason("not text")
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        ("", "unknown engine"),
+        (PAGE.replace("num_requests_waiting", "renamed"), "no such series"),
+        (PAGE.replace(" 3\n", " NaN\n"), "not a number"),
+        (PAGE.replace(" 3\n", " -Inf\n"), "infinite"),
+        (PAGE.replace(" 3\n", " -3\n"), "negative"),
+        (PAGE.replace(" 3\n", " three\n"), "malformed"),
+    ],
+)
+async def test_a_page_without_a_usable_value_is_absent_not_zero(page: str, reason: str) -> None:
+    async with scene() as world:
+        world.pods[0].page = page.encode()
+        world.uids = {world.pods[0].ip: "another pod"}  # one that never had a good page
+        world.aim()
+        await world.until_reason(reason)
+        reading = world.signals.readings["concurrency"]
+        assert (reading.value, reading.quality) == (None, Quality.ABSENT)
+
+
+async def test_a_dead_pod_is_refused_until_it_listens_again() -> None:
+    async with scene() as world:
+        await until(lambda: world.pods[0].requests > 0)
+        await world.pods[0].stop()
+        await world.until_reason("refused")
+        await world.pods[0].start(world.port)
+        await until(lambda: world.signals.readings["concurrency"].quality is Quality.FRESH)
+
+
+async def test_a_new_pod_at_a_known_address_starts_without_history() -> None:
+    async with scene() as world:
+        await until(lambda: world.signals.readings["concurrency"].value == 5.0)
+        world.pods[0].misbehaviour = Misbehaviour.HANG
+        world.uids = {world.pods[0].ip: "its successor"}
+        world.aim()
+        reading = world.signals.readings["concurrency"]
+        assert (reading.value, reading.quality) == (None, Quality.ABSENT)
+        assert reading.faults[0].reason == "no page yet"
+
+
+async def test_a_gone_workload_is_forgotten_at_once() -> None:
+    async with scene() as world:
+        await until(lambda: world.pods[0].requests > 0)
+        world.scraper.set_targets({})
+        assert world.scraper.readings(time.time()) == {}
+
+
+async def test_hanging_pods_delay_nobody() -> None:
+    async with scene(pods=9, concurrency=4, timeout_s=0.5) as world:
+        for pod in world.pods[1:]:
+            pod.misbehaviour = Misbehaviour.HANG
+        await until(lambda: world.scraper.pages_total["time-out"] >= 8)
+        before, began = world.pods[0].requests, time.monotonic()
+        await until(lambda: world.pods[0].requests >= before + 10)
+        assert time.monotonic() - began < 10 * PERIOD_S * 2.5
+
+
+async def test_above_the_budget_the_period_is_stretched_and_told() -> None:
+    async with scene(pods=8, pages_per_s=20.0) as world:
+        assert world.scraper.effective_period_s == pytest.approx(0.4)
+        await until(lambda: all(pod.requests >= 2 for pod in world.pods))
+        before, began = sum(pod.requests for pod in world.pods), time.monotonic()
+        await until(lambda: time.monotonic() - began > 1.2)
+        rate = (sum(pod.requests for pod in world.pods) - before) / (time.monotonic() - began)
+        assert 12 <= rate <= 26
+
+
+async def test_visits_are_spread_over_the_period() -> None:
+    async with scene(pods=10, period_s=0.5) as world:
+        await until(lambda: all(pod.requests >= 3 for pod in world.pods))
+        asked_at = sorted(pod.asked_at[2] for pod in world.pods)
+        for began in asked_at:
+            assert sum(began <= at < began + 0.05 for at in asked_at) <= 5
+
+
+@pytest.mark.parametrize(
+    ("ip", "port", "path"),
+    [
+        ("10.0.0.1", 8000, "metrics"),
+        ("10.0.0.1", 8000, "@example.com/"),
+        ("10.0.0.1", 8000, "/a b"),
+        ("10.0.0.1", 8000, "/a\r\nHost: x"),
+        ("10.0.0.1", 8000, "/" + "x" * 2000),
+        ("10.0.0.1", 0, "/metrics"),
+        ("10.0.0.1", 70000, "/metrics"),
+        ("example.com", 8000, "/metrics"),
+        ("fe80::1%eth0", 8000, "/metrics"),
+        ("", 8000, "/metrics"),
+    ],
+)
+def test_an_address_that_is_not_the_pods_is_never_asked(ip: str, port: int, path: str) -> None:
+    assert page_url(ScrapeTarget(port, path, Engine.AUTO, (), ()), PodAddress("p", "u", ip)) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "//example.com/metrics", "/@example.com", "/metrics?format=text", "/../x"]
+)
+def test_whatever_the_path_holds_the_host_is_the_pod(path: str) -> None:
+    for ip, host in (("10.0.0.1", "10.0.0.1"), ("fd00::1", "fd00::1")):
+        url = page_url(ScrapeTarget(8000, path, Engine.AUTO, (), ()), PodAddress("p", "u", ip))
+        assert url is not None
+        assert (url.host, url.port, url.scheme) == (host, 8000, "http")
+
+
+async def test_a_bad_path_is_a_fault_of_that_workload_only() -> None:
+    async with scene() as world:
+        world.aim(path="metrics")
+        world.uids = {world.pods[0].ip: "new"}
+        world.aim(path="metrics")
+        await world.until_reason("bad address")

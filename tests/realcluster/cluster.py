@@ -14,7 +14,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,7 @@ class Cluster:
         self.admin_token = layout.admin_token
         self.kubeconfig = layout.kubeconfig
         self.processes = {process.name: process for process in layout.processes}
-        self._programs = dict(programs)
+        self.programs = dict(programs)
         self._tls = ssl.create_default_context(cafile=str(layout.ca_path))
 
     # --- life ---
@@ -82,7 +81,7 @@ class Cluster:
     def fresh(self) -> Cluster:
         """Another control plane, for tests that break things; stop it, or use it in a `with` statement."""
         directory, pod_cidr = fresh_directory()
-        return Cluster.start(directory, self._programs, pod_cidr)
+        return Cluster.start(directory, self.programs, pod_cidr)
 
     def stop(self) -> None:
         """End every process at once and drop the data; logs stay until the run ends."""
@@ -176,7 +175,7 @@ class Cluster:
         check=False: returns output and error text together, whether it failed or not.
         """
         persona = ("--token", token) if token else ()
-        answer = self._run(self._kubectl_path(), *persona, *arguments, input=input)
+        answer = self._run(str(self.programs["kubectl"]), *persona, *arguments, input=input)
         if not check:
             return answer.out + answer.err
         if answer.code != 0:
@@ -185,7 +184,7 @@ class Cluster:
 
     def helm(self, *arguments: str) -> str:
         """Run the real helm as admin; returns its output, raises ClusterError with its error text if it fails."""
-        answer = self._run(str(self._programs["helm"]), *arguments)
+        answer = self._run(str(self.programs["helm"]), *arguments)
         if answer.code != 0:
             raise ClusterError(f"helm {' '.join(arguments)}: exit status {answer.code}: {answer.err.strip()}")
         return answer.out
@@ -252,7 +251,7 @@ class Cluster:
             "url": self.url,
             "admin_token": self.admin_token,
             "processes": {name: process.command for name, process in self.processes.items()},
-            "programs": {name: str(path) for name, path in self._programs.items()},
+            "programs": {name: str(path) for name, path in self.programs.items()},
         }
         (self.directory / "cluster.json").write_text(json.dumps(note, indent=1))
 
@@ -293,10 +292,6 @@ class Cluster:
             command, input=input or "", capture_output=True, text=True, env=environment, check=False, timeout=120
         )
         return Answer(done.returncode, done.stdout, done.stderr)
-
-    def _kubectl_path(self) -> str:
-        """The locked package's kubectl lies beside this interpreter."""
-        return str(self._programs.get("kubectl", Path(sys.executable).parent / "kubectl"))
 
 
 def fresh_directory() -> tuple[Path, str]:

@@ -49,11 +49,11 @@ def version_of(go: Path) -> tuple[int, ...] | None:
     return tuple(int(part or 0) for part in found.groups()) if found else None
 
 
-def build(go: Path, directory: str, package: str, ldflags: str, target: Path, usual_s: float) -> None:
-    """Compile `package` of tools/cluster/`directory` to `target`; says every 20 s how far it is."""
+def build(go: Path, directory: str, arguments: list[str], target: Path, usual_s: float) -> None:
+    """`go build ARGUMENTS` in tools/cluster/`directory`, to `target`; says every 20 s how far it is."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    command = [str(go), "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", str(unfinished), package]
+    command = [str(go), "build", "-v", "-trimpath", "-o", str(unfinished), *arguments]
     try:
         lines = _run_visibly(command, TOOLS / directory, target.name, usual_s)
         if not unfinished.is_file():

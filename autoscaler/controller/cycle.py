@@ -1,0 +1,209 @@
+"""One cycle in six parts: observe, decide, allocate, step, execute, report.
+
+Decide, allocate and step are functions of frozen values. Execute alone changes the cluster; what one workload's step
+runs into stays with that workload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+
+from autoscaler.cluster.client import KubeApi
+from autoscaler.cluster.errors import ApiError, Conflict, Foreign, Refused
+from autoscaler.cluster.events import EventWriter
+from autoscaler.cluster.status import StatusWriter
+from autoscaler.cluster.store import Store
+from autoscaler.cluster.traffic.service import ServiceTraffic
+from autoscaler.cluster.workloads.deployment import DeploymentRevisions
+from autoscaler.controller import reporting, snapshot
+from autoscaler.controller.ports import Activations, Signals
+from autoscaler.controller.reporting import Outcome, Trouble
+from autoscaler.controller.snapshot import Snapshot, Subject
+from autoscaler.controller.specs import Operator
+from autoscaler.model.decision import Ask, Grant, ScalingDecision
+from autoscaler.model.report import CycleReport
+from autoscaler.model.signal import Quality
+from autoscaler.model.workload import WorkloadKey
+from autoscaler.scaling.allocation import allocate
+from autoscaler.scaling.decision import ScalingState, decide
+from rollouts import machine
+from rollouts.driver import Driver
+from rollouts.machine import HaveReplicas, Step
+from rollouts.record import Phase
+
+PARALLEL_WORKLOADS: Final = 16
+
+log = structlog.get_logger()
+Decisions = Mapping[WorkloadKey, ScalingDecision]
+Grants = Mapping[WorkloadKey, Grant]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a cycle leaves for the next, per workload. Losing it is safe: nothing is lowered until it is warm again."""
+
+    scaling: ScalingState = field(default_factory=ScalingState)
+    untrusted_since: float | None = None  # some ready pod has had no fresh page since then
+
+
+class Cycle:
+    """Holds the ports and the memory; `run` is one cycle."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        store: Store,
+        signals: Signals,
+        activations: Activations,
+        events: EventWriter,
+        operator: Operator,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._signals = signals
+        self._activations = activations
+        self._events = events
+        self._operator = operator
+        self._clock = clock
+        self._memory: dict[WorkloadKey, Memory] = {}
+        self._publisher = reporting.Publisher(events)
+
+    async def run(self) -> CycleReport:
+        """Looks, decides, acts, tells."""
+        seen = self.observe()
+        decisions = self.decide(seen)
+        grants = self.allocate(seen, decisions)
+        steps = self.step(seen, decisions, grants)
+        outcomes = await self.execute(seen, steps)
+        return await self.report(seen, decisions, grants, outcomes)
+
+    def observe(self) -> Snapshot:
+        seen = snapshot.take(self._store, self._signals, self._activations, self._operator, self._clock())
+        self._signals.set_targets(snapshot.scrape_targets(seen))
+        return seen
+
+    def decide(self, seen: Snapshot) -> Decisions:
+        memory, decisions = {}, {}
+        for subject in seen.subjects:
+            before = self._memory.get(subject.key, Memory())
+            decision, scaling = decide(subject.spec, before.scaling, subject.observation, seen.at_s)
+            decisions[subject.key] = decision
+            memory[subject.key] = Memory(scaling, _untrusted_since(before, decision, seen.at_s))
+        self._memory = memory
+        return decisions
+
+    def allocate(self, seen: Snapshot, decisions: Decisions) -> Grants:
+        return allocate([_ask(subject, decisions[subject.key]) for subject in seen.subjects], self._operator.limits)
+
+    def step(self, seen: Snapshot, decisions: Decisions, grants: Grants) -> Mapping[WorkloadKey, Step]:
+        return {
+            subject.key: machine.step(
+                machine.Limits(subject.spec.scaling.initial_replicas, subject.spec.initialization_timeout_s),
+                subject.record,
+                subject.observed,
+                grants[subject.key].granted,
+                seen.at_s,
+            )
+            for subject in seen.subjects
+        }
+
+    async def execute(self, seen: Snapshot, steps: Mapping[WorkloadKey, Step]) -> Mapping[WorkloadKey, Outcome]:
+        busy = [subject for subject in seen.subjects if _has_work(subject, steps[subject.key])]
+        quiet = {subject.key: Outcome(subject.workload, subject.record) for subject in seen.subjects}
+        return quiet | await _in_parallel(busy, lambda subject: self._execute_one(subject, steps[subject.key]))
+
+    async def report(
+        self, seen: Snapshot, decisions: Decisions, grants: Grants, outcomes: Mapping[WorkloadKey, Outcome]
+    ) -> CycleReport:
+        waited = {
+            key: seen.at_s - memory.untrusted_since
+            for key, memory in self._memory.items()
+            if memory.untrusted_since is not None
+        }
+        report = reporting.compose(seen, decisions, grants, outcomes, waited, self._operator.limits)
+        await self._publisher.publish(report, seen, outcomes, self._writer)
+        return replace(report, duration_s=self._clock() - seen.at_s)
+
+    def _writer(self, outcome: Outcome) -> StatusWriter:
+        return StatusWriter(self._api, outcome.workload, self._store.workloads.assume)
+
+    async def _execute_one(self, subject: Subject, step: Step) -> Outcome:
+        """Runs one workload's step; the one place that turns its errors into a value."""
+        latest = subject.workload
+        records = StatusWriter(self._api, subject.workload, self._store.workloads.assume)
+        revisions = DeploymentRevisions(self._api, subject.workload, subject.contents, self._uid_of(subject))
+        traffic = ServiceTraffic(self._api, subject.workload, subject.spec)
+        trouble: Trouble | None = None
+        done: Sequence[machine.Command] = ()
+        try:
+            done = await Driver(records, revisions, traffic).run(subject.record, step)
+        except Conflict as error:
+            log.debug("step.overtaken", workload=str(subject.key), error=str(error))
+        except ApiError as error:
+            trouble = Trouble(_condition_for(error), str(error))
+        except Exception as error:  # a bug: this workload stays as it is, the others go on
+            log.exception("step.crashed", workload=str(subject.key))
+            trouble = Trouble("AbleToScale", f"internal error: {type(error).__name__}")
+        latest = self._store.workloads.find(*subject.key) or latest
+        scaled = next((each for each in done if isinstance(each, HaveReplicas)), None)
+        return Outcome(latest, step.record, scaled, step.reasons, trouble)
+
+    def _uid_of(self, subject: Subject) -> Callable[[str], str | None]:
+        def uid_of(revision: str) -> str | None:
+            there = self._store.deployments.find(subject.key.namespace, revision)
+            return there.metadata.uid if there else None
+
+        return uid_of
+
+
+def _untrusted_since(before: Memory, decision: ScalingDecision, now: float) -> float | None:
+    if decision.quality is None or decision.quality is Quality.FRESH:
+        return None
+    return before.untrusted_since if before.untrusted_since is not None else now
+
+
+def _ask(subject: Subject, decision: ScalingDecision) -> Ask:
+    seen, spec = subject.observed.current, subject.spec
+    failed = subject.record.phase is Phase.FAILED
+    return Ask(
+        key=subject.key,
+        project=spec.project,
+        node_pool=spec.node_pool,
+        priority_rank=spec.priority.rank,
+        created_at=spec.created_at,
+        per_replica=spec.per_replica,
+        applied=decision.current,
+        live_pods=seen.live if seen else 0,
+        desired=0 if failed else decision.desired,
+        floor=spec.scaling.min_replicas,
+    )
+
+
+def _has_work(subject: Subject, step: Step) -> bool:
+    return bool(step.commands) or step.record != subject.record
+
+
+def _condition_for(error: ApiError) -> str:
+    if isinstance(error, Foreign):
+        return "Conflict"
+    return "TemplateInvalid" if isinstance(error, Refused) else "AbleToScale"
+
+
+async def _in_parallel(
+    subjects: Sequence[Subject], work: Callable[[Subject], Awaitable[Outcome]]
+) -> dict[WorkloadKey, Outcome]:
+    """Sequential per workload, parallel across, within a bound."""
+    places = asyncio.Semaphore(PARALLEL_WORKLOADS)
+
+    async def one(subject: Subject) -> Outcome:
+        async with places:
+            return await work(subject)
+
+    outcomes = await asyncio.gather(*(one(subject) for subject in subjects))
+    return {subject.key: outcome for subject, outcome in zip(subjects, outcomes, strict=True)}

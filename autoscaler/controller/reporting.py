@@ -1,0 +1,319 @@
+"""The last part of a cycle: one frozen report, then the log line, status, and events made from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+
+from autoscaler.cluster.errors import ApiError
+from autoscaler.cluster.events import EventWriter
+from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.cluster.resources import OWNER_REVISION_LABEL, WORKLOAD_LABEL
+from autoscaler.cluster.status import (
+    NUMBERS_EVERY_S,
+    StatusWriter,
+    conditions_of,
+    differs,
+    render_conditions,
+    timestamp,
+)
+from autoscaler.controller.conditions import Facts, conditions, unresolved
+from autoscaler.controller.events import events
+from autoscaler.controller.phases import phase_of
+from autoscaler.controller.snapshot import Snapshot, Subject
+from autoscaler.controller.specs import Unresolved
+from autoscaler.model.decision import Grant, Rule, ScalingDecision
+from autoscaler.model.report import (
+    ConditionReport,
+    Counts,
+    CycleReport,
+    EventReport,
+    QuotaReport,
+    Status,
+    WorkloadReport,
+)
+from autoscaler.model.resources import ResourceVector, add, times
+from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadSpec
+from autoscaler.scaling.allocation import Domain
+from rollouts.machine import HaveReplicas, Reason
+from rollouts.record import Record
+
+PARALLEL_STATUS: Final = 16
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a step could not be carried out, and the condition that says so."""
+
+    condition: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one workload's step."""
+
+    workload: InferenceWorkload  # as last answered by the server
+    record: Record
+    scaled: HaveReplicas | None = None  # the count that was written
+    reasons: tuple[Reason, ...] = ()
+    trouble: Trouble | None = None
+
+
+def compose(
+    seen: Snapshot,
+    decisions: Mapping[WorkloadKey, ScalingDecision],
+    grants: Mapping[WorkloadKey, Grant],
+    outcomes: Mapping[WorkloadKey, Outcome],
+    untrusted_for_s: Mapping[WorkloadKey, float],
+    limits: Mapping[Domain, ResourceVector],
+) -> CycleReport:
+    """The frozen report of a cycle."""
+    reports = {
+        subject.key: _workload_report(
+            subject,
+            decisions[subject.key],
+            grants[subject.key],
+            outcomes[subject.key],
+            untrusted_for_s.get(subject.key, 0.0),
+            seen.patience_s,
+        )
+        for subject in seen.subjects
+    }
+    reports |= {report.key: report for report in (_unresolved_report(*each) for each in seen.unresolved)}
+    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, limits))
+
+
+def _workload_report(
+    subject: Subject,
+    decision: ScalingDecision,
+    grant: Grant,
+    outcome: Outcome,
+    untrusted_for_s: float,
+    patience_s: float,
+) -> WorkloadReport:
+    spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
+    phase, message = phase_of(spec, outcome.record, counts, decision, grant)
+    error = outcome.trouble.message if outcome.trouble else None
+    facts = Facts(spec, outcome.record, phase, message, counts, decision, grant, untrusted_for_s, patience_s, error)
+    found = conditions(facts)
+    if outcome.trouble is not None and outcome.trouble.condition != "AbleToScale":
+        found = (*found, ConditionReport(outcome.trouble.condition, Status.TRUE, "Refused", outcome.trouble.message))
+    elif outcome.trouble is None:
+        found = (*found, *_cleared(subject, ("Conflict", "TemplateInvalid", "ProjectDenied")))
+    start = outcome.scaled.seen if outcome.scaled else None
+    report = WorkloadReport(
+        key=subject.key,
+        phase=phase.value,
+        phase_message=message,
+        scaling_mode=_mode(spec),
+        conditions=found,
+        counts=counts,
+        revision=outcome.record.current,
+        update=outcome.record.update,
+        spec=spec,
+        decision=decision,
+        grant=grant,
+        scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
+        error=error,
+    )
+    told = events(subject.conditions_before, report, reason_text(decision))
+    if Reason.REVISION_CREATED in outcome.reasons and outcome.trouble is None:
+        told = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *told)
+    return replace(report, events=told)
+
+
+def _cleared(subject: Subject, kinds: tuple[str, ...]) -> list[ConditionReport]:
+    """Troubles of earlier cycles that are over. They are shown as False rather than vanish."""
+    return [ConditionReport(kind, Status.FALSE, "Resolved") for kind in kinds if kind in subject.conditions_before]
+
+
+def _unresolved_report(workload: InferenceWorkload, why: Unresolved) -> WorkloadReport:
+    """What runs goes on running; only the conditions tell."""
+    status = workload.status
+    report = WorkloadReport(
+        key=WorkloadKey(workload.metadata.namespace, workload.metadata.name),
+        phase=(status.phase if status else None) or "Pending",
+        phase_message=why.message,
+        scaling_mode="Auto",
+        conditions=unresolved(why),
+        revision=status.current_revision if status else None,
+        error=why.message,
+    )
+    return replace(report, events=events(conditions_of(workload), report, ""))
+
+
+def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: Outcome) -> Counts:
+    seen = subject.observed.current
+    applied = outcome.scaled.replicas if outcome.scaled else (seen.replicas if seen else None)
+    return Counts(
+        desired=decision.desired,
+        granted=grant.granted,
+        applied=applied or 0,
+        ready=seen.ready if seen else 0,
+        starting=seen.starting if seen else 0,
+        unscheduled=seen.unscheduled if seen else 0,
+        terminating=seen.terminating if seen else 0,
+    )
+
+
+def _mode(spec: WorkloadSpec) -> str:
+    if spec.desired_phase is DesiredPhase.STOPPED:
+        return "Stopped"
+    if spec.mode is Mode.PAUSED:
+        return "Paused"
+    return "Manual" if spec.scaling.manual_replicas is not None else "Auto"
+
+
+def reason_text(decision: ScalingDecision) -> str:
+    """Why the count is what it is, in one line."""
+    if decision.rule is Rule.POLICY:
+        name = decision.inputs[0].name if decision.inputs else "fixed size"
+        return f"{name}: {decision.arithmetic}" if decision.arithmetic else name
+    detail = decision.adjustments[-1].detail if decision.adjustments else ""
+    return f"{decision.rule.value}{f' ({detail})' if detail else ''}{_behind(decision)}"
+
+
+def _behind(decision: ScalingDecision) -> str:
+    return f"; {decision.inputs[0].name}: {decision.arithmetic}" if decision.inputs and decision.arithmetic else ""
+
+
+def _quota(seen: Snapshot, limits: Mapping[Domain, ResourceVector]) -> tuple[QuotaReport, ...]:
+    used: dict[Domain, dict[str, int]] = {}
+    for subject in seen.subjects:
+        domain = (subject.spec.project, subject.spec.node_pool)
+        current = subject.observed.current
+        pods = max(current.live, current.replicas or 0) if current else 0
+        used[domain] = add(used.get(domain, {}), times(subject.spec.per_replica, pods))
+    return tuple(
+        QuotaReport(project, pool, name, limit, used.get((project, pool), {}).get(name, 0))
+        for (project, pool), vector in sorted(limits.items())
+        for name, limit in sorted(vector.items())
+    )
+
+
+class Publisher:
+    """Tells the world: one log line per change, status on change of meaning, events on edges."""
+
+    def __init__(self, recorder: EventWriter) -> None:
+        self._recorder = recorder
+        self._numbers_at: dict[WorkloadKey, float] = {}
+
+    async def publish(
+        self,
+        report: CycleReport,
+        seen: Snapshot,
+        outcomes: Mapping[WorkloadKey, Outcome],
+        writer: Callable[[Outcome], StatusWriter],
+    ) -> None:
+        unresolved_outcomes = {
+            WorkloadKey(each.metadata.namespace, each.metadata.name): Outcome(each, Record())
+            for each, _ in seen.unresolved
+        }
+        places = asyncio.Semaphore(PARALLEL_STATUS)
+
+        async def one(key: WorkloadKey, outcome: Outcome) -> None:
+            async with places:
+                await self._publish_one(report.workloads[key], outcome, report.at_s, writer)
+
+        everything = {**outcomes, **unresolved_outcomes}
+        self._numbers_at = {key: at for key, at in self._numbers_at.items() if key in everything}
+        await asyncio.gather(*(one(key, outcome) for key, outcome in everything.items()))
+
+    async def _publish_one(
+        self, report: WorkloadReport, outcome: Outcome, now: float, writer: Callable[[Outcome], StatusWriter]
+    ) -> None:
+        _log(report)
+        for event in report.events:
+            self._recorder.emit(outcome.workload, event, now)
+        status = render(report, outcome.workload, now)
+        numbers_too = now - self._numbers_at.get(report.key, 0.0) >= NUMBERS_EVERY_S
+        if not differs(outcome.workload, status, numbers_too):
+            return
+        try:
+            await writer(outcome).write(status)
+            self._numbers_at[report.key] = now
+        except ApiError as error:  # the next cycle tells it again
+            log.debug("status.not_written", workload=str(report.key), error=str(error))
+
+
+def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> dict[str, Any]:
+    """The report as fields of the status."""
+    counts = report.counts
+    status: dict[str, Any] = {
+        "phase": report.phase,
+        "phaseMessage": report.phase_message,
+        "observedGeneration": workload.metadata.generation,
+        "scalingMode": report.scaling_mode,
+        "conditions": render_conditions(workload, report.conditions, now),
+    }
+    if report.spec is None:
+        return status
+    labels = {WORKLOAD_LABEL: report.key.name, OWNER_REVISION_LABEL: report.revision or ""}
+    status |= {
+        "url": f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}",
+        "replicas": counts.ready + counts.starting,
+        "selector": ",".join(f"{key}={value}" for key, value in labels.items()),
+        "counts": {
+            "desired": counts.desired,
+            "granted": counts.granted,
+            "applied": counts.applied,
+            "ready": counts.ready,
+            "starting": counts.starting,
+            "terminating": counts.terminating,
+        },
+        "signals": _signals(report.decision),
+    }
+    if report.scaled is not None and report.decision is not None:
+        start, end = report.scaled
+        status["lastScale"] = {"at": timestamp(now), "from": start, "to": end, "reason": reason_text(report.decision)}
+    return status
+
+
+def _signals(decision: ScalingDecision | None) -> list[dict[str, Any]]:
+    rendered = []
+    for each in decision.inputs if decision else ():
+        signal: dict[str, Any] = {
+            "name": each.name,
+            "target": f"{each.target:.4g}",
+            "quality": each.quality.value,
+            "podsFresh": each.pods_fresh,
+            "podsExpected": each.pods_expected,
+        }
+        if each.value is not None:
+            signal["value"] = f"{each.value:.4g}"
+        if each.age_s is not None:
+            signal["ageSeconds"] = max(0, round(each.age_s))
+        rendered.append(signal)
+    return rendered
+
+
+def _log(report: WorkloadReport) -> None:
+    """One canonical line for a workload that changed."""
+    decision, grant = report.decision, report.grant
+    if report.error is not None and any(event.warning for event in report.events):
+        log.error("step.failed", workload=str(report.key), error=report.error)
+    if report.scaled is None or decision is None or grant is None:
+        return
+    log.info(
+        "scale.decided",
+        workload=str(report.key),
+        revision=report.revision,
+        before=report.scaled[0],
+        after=report.scaled[1],
+        rule=decision.rule.value,
+        recommended=decision.recommended,
+        desired=decision.desired,
+        granted=grant.granted,
+        arithmetic=decision.arithmetic,
+        inputs=[f"{each.name}={each.value} target={each.target} {each.quality.value}" for each in decision.inputs],
+        adjustments=[f"{each.rule.value} {each.before}->{each.after} {each.detail}" for each in decision.adjustments],
+        ready=report.counts.ready,
+        starting=report.counts.starting,
+    )

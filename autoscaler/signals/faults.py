@@ -1,0 +1,39 @@
+"""Why a page, or a series on it, gives no value: a small closed set of short reasons.
+
+They stand in readings, in the report of each cycle and as a label of our own metrics, so they never carry text
+that a pod chose.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Reasons that concern the whole page come first, those of a single series after them."""
+
+    NO_PAGE_YET = "no page yet"
+    OVERDUE = "overdue"  # the last page was good, but it is old: the scraper is late
+    BAD_ADDRESS = "bad address"  # the path does not begin with "/", the address is no IP, the port is out of range
+    REFUSED = "refused"  # nobody listens there
+    UNREACHABLE = "unreachable"  # no route, name not found, TLS
+    TIME_OUT = "time-out"
+    CUT_SHORT = "cut short"  # the connection ended before the page did
+    TOO_LARGE = "too large"
+    NOT_TEXT = "not text"  # not HTTP, or a compressed page although we asked for none
+
+    UNREADABLE = "unreadable"  # our own error while reading it; the log has it
+
+    NO_SUCH_SERIES = "no such series"
+    NOT_A_NUMBER = "not a number"  # NaN
+    INFINITE = "infinite"
+    NEGATIVE = "negative"
+    MALFORMED = "malformed"  # a line of the series cannot be read
+    TOO_MANY_SERIES = "too many series"
+    UNKNOWN_ENGINE = "unknown engine"
+    ONE_PAGE_ONLY = "one page only"  # a rate needs two
+
+
+def http_fault(status: int) -> str:
+    """An answer other than 200: http_fault(500) == "http 500"."""
+    return f"http {status}"

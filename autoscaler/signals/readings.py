@@ -1,0 +1,155 @@
+"""One workload's pods become its readings: a sample a second, and how far each may be trusted.
+
+Decides what absent means. A pod that misses a page counts with its last value, however old, as long as it is Ready;
+what grows old is the quality. Only `Quality.FRESH` speaks of all pods. No input or output: `scraper` feeds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from autoscaler.model.signal import PodFault, Quality, Reading, Sample, Shape, Signal, SignalSpec, WorkloadSignals
+from autoscaler.signals.histograms import quantile
+from autoscaler.signals.history import PodHistory
+from autoscaler.signals.targets import ScrapeTarget
+
+ACTIVITY: Final = "activity"
+KEPT_SAMPLES: Final = 16
+MAX_FAULTS: Final = 5
+FRESH_PERIODS: Final = 3.0  # a page as old as this is not fresh any more
+_QUANTILES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one pod contributes to one reading."""
+
+    pod: PodHistory
+    keys: tuple[str, ...]  # of its tracks, to name a fault
+    value: float | None  # None while unknown, and for histograms
+    at_s: float | None  # None while unknown
+
+
+class WorkloadReadings:
+    """The histories of one workload's Ready pods, and the samples drawn from them.
+
+    `window_s` is how far back latency-like signals look: long enough to hold finished requests, short enough to react.
+    """
+
+    def __init__(self, target: ScrapeTarget, window_s: float) -> None:
+        self.target = target
+        self.pods: dict[str, PodHistory] = {}  # by uid, in the order of names
+        self._window_s = window_s
+        self._samples: dict[str, deque[Sample]] = {}
+        self.retarget(target)
+
+    def retarget(self, target: ScrapeTarget) -> None:
+        """The Ready pods, or what to read from them, changed: vanished pods are forgotten, the others keep all."""
+        ordered = sorted(target.pods, key=lambda pod: (pod.name, pod.uid))
+        self.target = target
+        self.pods = {pod.uid: self.pods.get(pod.uid) or PodHistory(pod.name) for pod in ordered}
+        wanted = [spec.name for spec in target.signals]
+        self._samples = {name: self._samples.get(name, deque(maxlen=KEPT_SAMPLES)) for name in wanted}
+
+    def sample(self, at_s: float, now_s: float, period_s: float) -> None:
+        """Draw the samples of the whole second `at_s`, at the instant `now_s` just after it."""
+        for spec in self.target.signals:
+            kept = self._samples[spec.name]
+            while kept and kept[-1].at_s > at_s:
+                kept.pop()  # the clock was set back
+            if kept and kept[-1].at_s == at_s:
+                continue
+            value = self._value(spec, now_s, period_s, kept[-1].value if kept else None)
+            if value is not None:
+                kept.append(Sample(at_s, value))
+
+    def signals(self, now_s: float, period_s: float) -> WorkloadSignals:
+        """What is known at this instant. `period_s` is the effective scrape period: freshness is measured in it."""
+        readings = {}
+        for spec in self.target.signals:
+            samples = tuple(self._samples[spec.name])
+            parts = self._parts(spec.name, now_s)
+            known = any(part.at_s is not None for part in parts)
+            value = samples[-1].value if samples and known else None
+            readings[spec.name] = _judged(spec.name, value, samples, parts, now_s, period_s)
+        engine = next((str(pod.engine) for pod in self.pods.values() if pod.engine is not None), "")
+        return WorkloadSignals(readings, self._activity(now_s, period_s), engine)
+
+    def _value(self, spec: SignalSpec, now_s: float, period_s: float, last: float | None) -> float | None:
+        """The next sample; None where no pod ever gave a value."""
+        parts = self._parts(spec.name, now_s)
+        if spec.name in _QUANTILES:
+            answered = any(part.at_s is not None for part in parts)
+            return self._quantile(spec, now_s, period_s, last) if answered else None
+        known = [part.value for part in parts if part.value is not None]
+        if not known:
+            return None
+        # KV cache: the mean over the pods, so that level × ready is the sum of what they use.
+        return math.fsum(known) / len(known) if spec.shape is Shape.LEVEL else math.fsum(known)
+
+    def _quantile(self, spec: SignalSpec, now_s: float, period_s: float, last: float | None) -> float | None:
+        """The percentile over the requests that all pods finished within the window."""
+        merged: dict[float, float] = {}
+        for pod in self.pods.values():
+            for bound, count in pod.histogram(spec.name, now_s - self._window_s).items():
+                merged[bound] = merged.get(bound, 0.0) + count
+        value = quantile(spec.percentile, merged)
+        if value is not None:
+            return value
+        # Nobody finished. That is a latency of nothing only where nothing is going on: requests that hang finish
+        # nothing either, and a repeated level keeps the replicas they need.
+        activity = self._activity(now_s, period_s)
+        return 0.0 if activity.quality is Quality.FRESH and activity.value == 0.0 else last
+
+    def _activity(self, now_s: float, period_s: float) -> Reading:
+        # What finished on any page that still counts as fresh: a tick that comes every other second misses nothing.
+        since_s = now_s - FRESH_PERIODS * period_s
+        parts = []
+        for pod in self.pods.values():
+            keys = pod.plan.activity if pod.plan is not None else ()
+            parts.append(_part(pod, keys, pod.activity(since_s)))
+        known = [part.value for part in parts if part.value is not None]
+        return _judged(ACTIVITY, math.fsum(known) if known else None, (), parts, now_s, period_s)
+
+    def _parts(self, name: str, now_s: float) -> list[_Part]:
+        parts = []
+        for pod in self.pods.values():
+            keys = pod.plan.signals.get(name, ()) if pod.plan is not None else ()
+            if name in _QUANTILES:
+                parts.append(_Part(pod, keys, None, pod.tracks[keys[0]].at_s if keys else None))
+            else:
+                parts.append(_part(pod, keys, pod.sum(keys)))
+        return parts
+
+
+def _part(pod: PodHistory, keys: tuple[str, ...], found: tuple[float, float] | None) -> _Part:
+    return _Part(pod, keys, *found) if found is not None else _Part(pod, keys, None, None)
+
+
+def _judged(
+    name: str, value: float | None, samples: tuple[Sample, ...], parts: list[_Part], now_s: float, period_s: float
+) -> Reading:
+    """The reading with its quality. A page from the future (the clock was set back) is as untrusted as an old one."""
+    limit_s = FRESH_PERIODS * period_s
+    stale = [part for part in parts if part.at_s is None or not -limit_s < now_s - part.at_s < limit_s]
+    fresh = len(parts) - len(stale)
+    if value is None:
+        quality = Quality.ABSENT
+    elif fresh == len(parts):
+        quality = Quality.FRESH
+    else:
+        quality = Quality.PARTIAL if fresh > 0 else Quality.STALE
+    ages = [now_s - part.at_s for part in parts if part.at_s is not None]
+    return Reading(
+        name=name,
+        value=value,
+        quality=quality,
+        samples=samples,
+        age_s=max(0.0, *ages) if ages else None,
+        pods_expected=len(parts),
+        pods_fresh=fresh,
+        faults=tuple(PodFault(part.pod.name, part.pod.fault(part.keys)) for part in stale[:MAX_FAULTS]),
+    )

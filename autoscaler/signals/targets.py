@@ -1,0 +1,54 @@
+"""Whom the scraper asks, and for what: frozen values that the caller renews with every tick."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from yarl import URL
+
+from autoscaler.model.signal import SignalSpec
+from autoscaler.model.workload import Engine
+
+MAX_PATH_CHARACTERS = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class PodAddress:
+    """One Ready pod. The uid is its identity: an IP is handed to the next pod within seconds."""
+
+    name: str
+    uid: str
+    ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeTarget:
+    """One workload's Ready pods and what to read from them."""
+
+    port: int
+    path: str
+    engine: Engine
+    signals: tuple[SignalSpec, ...]
+    pods: tuple[PodAddress, ...]
+
+
+def page_url(target: ScrapeTarget, pod: PodAddress) -> URL | None:
+    """The address of a pod's metrics page; None where it would not be on that pod.
+
+    Port and path come from a tenant, so both are checked here, at the one place that builds such an address: the host
+    is the pod's IP literal, never a name, and whatever the path holds stays behind it.
+    """
+    path = target.path
+    if not path.startswith("/") or len(path) > MAX_PATH_CHARACTERS or not path.isprintable() or " " in path:
+        return None
+    if not 1 <= target.port <= 65_535:
+        return None
+    try:
+        address = ipaddress.ip_address(pod.ip)
+    except ValueError:
+        return None
+    if "%" in pod.ip:  # an IPv6 scope names an interface of ours
+        return None
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return URL(f"http://{host}:{target.port}{path}")

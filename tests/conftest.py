@@ -4,7 +4,8 @@ cluster        the real control plane of this run, shared by all tests and worke
 namespace      the name of a namespace in it for one test, deleted afterwards
 fresh_cluster  a control plane for one test (about 4 s): pause, kill, restart its processes as you like
 
-A test that uses one of them carries the marker `real_cluster` by itself.
+A test that uses one of them carries the marker `real_cluster` by itself. A test that carries it by hand runs in the
+private namespace, too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"cluster", "fresh_cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(session.MARKER)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker(session.MARKER):
+        session.require()
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.realcluster import gobuild
-from tests.realcluster.errors import AssetError
+from tests.realcluster.errors import AssetError, VariableError
 
 COMPONENT_BASE = "k8s.io/component-base/version"
 KUBERNETES_FLAGS = " ".join(
@@ -185,11 +185,11 @@ class Resolver:
         variable = "TEST_ASSET_" + name.upper().replace("-", "_")
         if value := self._environment.get(variable):
             if not Path(value).exists():
-                raise AssetError(f"{variable}={value} points nowhere; unset it or name the program {name}")
+                raise VariableError(f"{variable}={value} points nowhere; unset it or name the program {name}")
             return Path(value).resolve(), variable
         if value := self._environment.get("KUBEBUILDER_ASSETS"):
             if not Path(value).is_dir():
-                raise AssetError(f"KUBEBUILDER_ASSETS={value} is not a directory; unset it or correct it")
+                raise VariableError(f"KUBEBUILDER_ASSETS={value} is not a directory; unset it or correct it")
             if (path := Path(value) / name).exists():  # envtest's directory holds three programs, not all of ours
                 return path.resolve(), "KUBEBUILDER_ASSETS"
         return None
@@ -307,7 +307,8 @@ def main() -> int:
         resolved = resolver.resolve_all(build=True)
     except AssetError as error:
         print(f"cluster: {error}", file=sys.stderr)
-        return 1 if os.environ.get("TIDEGATE_REQUIRE_CLUSTER") == "1" else 0
+        required = os.environ.get("TIDEGATE_REQUIRE_CLUSTER") == "1"
+        return 1 if required or isinstance(error, VariableError) else 0
     for part in resolved.values():
         sha256 = part.sha256 or _sha256(part.path)
         print(f"{part.name:24} {part.version:9} {part.origin:16} {sha256[:16]:16} {part.seconds:6.1f} s")

@@ -2,6 +2,7 @@
 
 ClusterError
 ├── AssetError      a program is missing or cannot be built: tests skip (fail under TIDEGATE_REQUIRE_CLUSTER=1)
+│   └── VariableError   a variable names a program that is not there: the run ends at once, for that is a mistake
 ├── StartError      a process of the control plane did not become ready: tests fail
 └── WaitError       something awaited did not happen in time: that test fails
 """
@@ -14,7 +15,11 @@ class ClusterError(Exception):
 
 
 class AssetError(ClusterError):
-    """A program of the control plane is missing, or a variable that names one points nowhere."""
+    """A program of the control plane is missing and cannot be built."""
+
+
+class VariableError(AssetError):
+    """A variable that names a program points nowhere; the message says which, and what to do."""
 
 
 class StartError(ClusterError):

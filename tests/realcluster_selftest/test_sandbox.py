@@ -18,12 +18,6 @@ pytestmark = pytest.mark.real_cluster
 DEADLINE_S = 20.0
 
 
-@pytest.fixture(autouse=True)
-def _permitted() -> None:
-    if reason := sandbox.why_not():
-        pytest.skip(reason)
-
-
 @pytest.fixture
 def background(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A namespace with an orphan and a main process that both hold our pipe and would run for 1,000 s."""

@@ -1,0 +1,150 @@
+"""The page /metrics, made from the board at each scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from autoscaler.api.board import Board, Totals
+from autoscaler.model.report import CycleReport, Status, WorkloadReport
+from autoscaler.model.resources import GPU
+
+WORKLOAD = ("namespace", "workload")
+
+
+class BoardCollector(Collector):
+    """Turns the board into metric families."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        board = self._board
+        yield _gauge("tidegate_build_info", "Version of the daemon", ("version",), [((board.version,), 1.0)])
+        results = [((result,), float(n)) for result, n in sorted(board.cycles.items())]
+        yield _counter("tidegate_reconcile", "Cycles by result", ("result",), results)
+        yield from _totals(board.totals())
+        decisions = [(key, float(n)) for key, n in sorted(board.decisions.items())]
+        yield _counter("tidegate_decisions", "Decisions", (*WORKLOAD, "action", "reason"), decisions)
+        operations = [(key, float(n)) for key, n in sorted(board.scale_operations.items())]
+        yield _counter("tidegate_scale_operations", "Replica counts written", WORKLOAD, operations)
+        if board.report is not None:
+            yield from _report(board.report)
+
+
+def render(board: Board) -> bytes:
+    """The page in the Prometheus text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(BoardCollector(board))
+    return generate_latest(registry)
+
+
+def _totals(totals: Totals) -> Iterator[Metric]:
+    requests = [
+        ((code, method, totals.api_host), float(n)) for (method, code), n in sorted(totals.api_requests.items())
+    ]
+    yield _counter("rest_client_requests", "Requests to the API server", ("code", "method", "host"), requests)
+    pages = [((outcome,), float(n)) for outcome, n in sorted(totals.pages.items())]
+    yield _counter("tidegate_scrape_pages", "Metrics pages by outcome", ("outcome",), pages)
+    yield _counter("tidegate_scrape_seconds", "Seconds spent waiting for pages", (), [((), totals.scrape_seconds)])
+    yield _gauge("tidegate_scrape_period_seconds", "Between two pages of a pod", (), [((), totals.scrape_period_s)])
+    yield _counter("tidegate_events_dropped", "Events not written", (), [((), float(totals.events_dropped))])
+
+
+def _report(report: CycleReport) -> Iterator[Metric]:
+    each = sorted(report.workloads.values(), key=lambda workload: workload.key)
+    yield _gauge("tidegate_loop_last_success_timestamp_seconds", "Last finished cycle", (), [((), report.at_s)])
+    yield _gauge("tidegate_reconcile_duration_seconds", "Last cycle", (), [((), report.duration_s)])
+    yield from _replicas(each)
+    yield from _signals(each)
+    for name, kind, text in (
+        ("tidegate_fallback_active", "Fallback", "1 while some ready pod is not measured: nothing is lowered"),
+        ("tidegate_paused", "Paused", "1 while mode is paused"),
+    ):
+        yield _gauge(name, text, WORKLOAD, [(w.key, float(_is_true(w, kind))) for w in each])
+    limited = [((*w.key, c.reason), 1.0) for w in each for c in w.conditions if _limits(c.type, c.status)]
+    yield _gauge("tidegate_scaling_limited", "1 while a bound or quota binds", (*WORKLOAD, "reason"), limited)
+    yield _gauge("tidegate_gpus", "GPUs by state of their replica", (*WORKLOAD, "state"), list(_gpus(each)))
+    quota = [
+        ((q.project, q.node_pool, kind), value / 1000)
+        for q in report.quota
+        if q.resource == GPU
+        for kind, value in (("limit", q.limit), ("used", q.used), ("free", max(0, q.limit - q.used)))
+    ]
+    yield _gauge("tidegate_quota_gpus", "GPUs of a project on a node pool", ("project", "node_pool", "type"), quota)
+
+
+def _replicas(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
+    resolved = [w for w in workloads if w.spec is not None and w.decision is not None]
+    values = {
+        "recommended": [(_labels(w), float(number)) for w in resolved if (number := _recommended(w)) is not None],
+        "desired": [(_labels(w), float(w.counts.desired)) for w in resolved],
+        "granted": [(_labels(w), float(w.counts.granted)) for w in resolved],
+        "current": [(_labels(w), float(w.counts.applied)) for w in resolved],
+        "ready": [(_labels(w), float(w.counts.ready)) for w in resolved],
+        "min": [(_labels(w), float(w.spec.scaling.min_replicas)) for w in resolved if w.spec],
+        "max": [(_labels(w), float(w.spec.scaling.max_replicas)) for w in resolved if w.spec],
+    }
+    for kind, samples in values.items():
+        yield _gauge(f"tidegate_replicas_{kind}", f"Replicas, {kind}", (*WORKLOAD, "revision"), samples)
+
+
+def _recommended(workload: WorkloadReport) -> int | None:
+    return workload.decision.recommended if workload.decision else None
+
+
+def _labels(workload: WorkloadReport) -> tuple[str, str, str]:
+    return (*workload.key, workload.revision or "")
+
+
+def _signals(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
+    """A signal that nobody saw has no value series: absent is not zero."""
+    labels = (*WORKLOAD, "signal")
+    read = [((*w.key, each.name), each) for w in workloads if w.decision for each in w.decision.inputs]
+    values = [(key, each.value) for key, each in read if each.value is not None]
+    ages = [(key, each.age_s) for key, each in read if each.age_s is not None]
+    yield _gauge("tidegate_signal_value", "Newest value over all ready replicas", labels, values)
+    yield _gauge(
+        "tidegate_signal_target", "Value that one replica should carry", labels, [(k, s.target) for k, s in read]
+    )
+    yield _gauge("tidegate_signal_age_seconds", "Age of the oldest page used", labels, ages)
+    fresh = [((*key, s.quality.value), 1.0) for key, s in read]
+    yield _gauge("tidegate_signal_quality", "1 for the present quality", (*labels, "quality"), fresh)
+
+
+def _gpus(workloads: Sequence[WorkloadReport]) -> Iterator[tuple[tuple[str, ...], float]]:
+    for each in workloads:
+        gpus = (each.spec.per_replica.get(GPU, 0) if each.spec else 0) / 1000
+        counts = each.counts
+        for state, n in (("ready", counts.ready), ("starting", counts.starting), ("draining", counts.terminating)):
+            yield (*each.key, state), n * gpus
+
+
+def _is_true(workload: WorkloadReport, kind: str) -> bool:
+    found = workload.condition(kind)
+    return found is not None and found.status is Status.TRUE
+
+
+def _limits(kind: str, status: Status) -> bool:
+    return kind == "ScalingLimited" and status is Status.TRUE
+
+
+def _gauge(
+    name: str, text: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counter(
+    name: str, text: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

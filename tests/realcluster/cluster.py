@@ -54,6 +54,7 @@ class Cluster:
         self.processes = {process.name: process for process in layout.processes}
         self.programs = dict(programs)
         self._tls = ssl.create_default_context(cafile=str(layout.ca_path))
+        self._tls.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
 
     # --- life ---
 
@@ -132,7 +133,8 @@ class Cluster:
         content_type: str = "application/json",
         timeout_s: float = 30.0,
     ) -> tuple[int, dict[str, Any]]:
-        """One HTTPS request. `path` may carry a query. An answer that is not a JSON object comes as {"text": …}."""
+        """One HTTPS request; OSError where nothing answers. `path` may carry a query. An answer that is not a JSON
+        object comes as {"text": …}."""
         address = urlsplit(self.url)
         connection = http.client.HTTPSConnection(
             str(address.hostname), address.port, context=self._tls, timeout=timeout_s
@@ -153,10 +155,13 @@ class Cluster:
         return response.status, answer if isinstance(answer, dict) else {"text": text}
 
     def get(self, path: str) -> dict[str, Any]:
-        """The object at `path`; LookupError where there is none (which `wait_for` takes as "not yet")."""
+        """The object at `path`. LookupError where there is none, ConnectionError from a server that is overloaded or
+        starting: `wait_for` takes both as "not yet"."""
         status, answer = self.request("GET", path)
         if status == 404:
             raise LookupError(f"{path}: not found")
+        if status == 429 or status >= 500:
+            raise ConnectionError(f"{path}: {status} {answer.get('message', answer)}")
         if status != 200:
             raise ClusterError(f"GET {path}: {status} {answer.get('message', answer)}")
         return answer

@@ -87,6 +87,7 @@ class Process:
                 raise StartError(f"{self.name} (pid {self.pid}) did not end within {deadline_s} s of SIGKILL")
             with contextlib.suppress(ChildProcessError):  # another worker's child: process 1 reaps it
                 os.waitpid(self.pid, os.WNOHANG)
+            self._pid_file.unlink()  # ended on purpose: it is not "ended unexpectedly" from here on
         except ProcessLookupError:
             return
         finally:

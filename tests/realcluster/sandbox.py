@@ -45,12 +45,14 @@ def inside() -> bool:
 
 
 def why_not() -> str | None:
-    """Try to make the namespaces in a child that ends at once. None = permitted, else one sentence."""
+    """Try all of it in a child that ends at once. None = permitted, else one sentence with the way out."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             _unshare()
+            _own_mounts()
+            _bring_up_network()
         except OSError as error:
             os.write(writer, str(error).encode())
         os._exit(0)
@@ -58,7 +60,12 @@ def why_not() -> str | None:
     os.waitpid(child, 0)
     with os.fdopen(reader) as pipe:
         error_text = pipe.read()
-    return f"this machine permits no private network namespace ({error_text})" if error_text else None
+    if not error_text:
+        return None
+    return (
+        f"this machine permits no private network namespace ({error_text}): "
+        "run as root, or allow user namespaces to users"
+    )
 
 
 def command_to_enter(run_dir: Path, command: list[str]) -> list[str]:
@@ -96,6 +103,7 @@ def _run_inside(run_dir: str, command: list[str]) -> int:
 def _as_first_process(alive: int, run_dir: str, command: list[str]) -> None:
     """Process 1: never returns. Reaps orphans until COMMAND ends."""
     _end_with_parent(alive)
+    _own_mounts()
     _own_proc()
     _bring_up_network()
     environment = {**os.environ, MARK_VARIABLE: _network_namespace(), RUN_DIR_VARIABLE: run_dir}
@@ -131,9 +139,13 @@ def _unshare() -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
 
 
+def _own_mounts() -> None:
+    """What is mounted from here on is not seen outside."""
+    _mount(b"none", b"/", None, MS_REC | MS_PRIVATE)
+
+
 def _own_proc() -> None:
     """A /proc of the new process namespace. Where a container forbids it, tests go on with the outer one."""
-    _mount(b"none", b"/", None, MS_REC | MS_PRIVATE)
     with contextlib.suppress(PermissionError):
         _mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 

@@ -89,6 +89,20 @@ def test_an_address_of_a_pod_is_local(cluster: Cluster, namespace: str) -> None:
                 assert accepted.getsockname() == (pod["status"]["podIP"], port)  # which pod was meant
 
 
+def test_a_service_finds_its_ready_pods(cluster: Cluster, namespace: str) -> None:
+    deploy(cluster, namespace, deployment("llama", 2))
+    cluster.kubectl("-n", namespace, "expose", "deployment/llama", "--port=80", "--target-port=8000")
+    cluster.wait_for(lambda: len(ready_pods(cluster, namespace)) == 2, "2 ready pods")
+    addresses = {pod["status"]["podIP"] for pod in ready_pods(cluster, namespace)}
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+
+    def serving() -> set[str]:
+        endpoints = [each for item in cluster.get(slices)["items"] for each in item["endpoints"] or ()]
+        return {each["addresses"][0] for each in endpoints if each["conditions"]["ready"]}
+
+    cluster.wait_for(lambda: serving() == addresses, f"an EndpointSlice with {addresses}", timeout_s=10)
+
+
 def test_kubectl_scale_changes_the_number_of_pods(cluster: Cluster, namespace: str) -> None:
     deploy(cluster, namespace, deployment("llama", 1))
     assert cluster.kubectl("-n", namespace, "scale", "deployment/llama", "--replicas=4").strip() == (
@@ -171,6 +185,19 @@ def test_a_fresh_api_server_comes_back_after_sigkill_with_its_data(fresh_cluster
     deploy(fresh_cluster, namespace, deployment("llama", 2))  # the controllers have found it again
     found = fresh_cluster.wait_for(lambda: ready_pods(fresh_cluster, namespace)[1], "2 ready pods")
     assert ip_address(found["status"]["podIP"]) not in ip_network("10.244.0.0/17")  # the shared one's
+
+
+def test_a_fresh_control_plane_survives_the_loss_of_all_its_processes(fresh_cluster: Cluster) -> None:
+    namespace = fresh_cluster.create_namespace("kept")
+    deploy(fresh_cluster, namespace, deployment("llama", 1))
+    fresh_cluster.wait_for(lambda: ready_pods(fresh_cluster, namespace), "a ready pod")
+    for name in fresh_cluster.processes:
+        fresh_cluster.kill(name)
+    fresh_cluster.processes["etcd"].start()
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"):
+        fresh_cluster.restart(name)
+    fresh_cluster.kubectl("-n", namespace, "scale", "deployment/llama", "--replicas=2")
+    fresh_cluster.wait_for(lambda: len(ready_pods(fresh_cluster, namespace)) == 2, "2 ready pods")
 
 
 def test_a_paused_api_server_is_silent_and_then_goes_on(cluster: Cluster) -> None:

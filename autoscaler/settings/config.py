@@ -84,6 +84,13 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
+def _without_nulls(values: Any) -> Any:
+    """`scrape:` with everything below it commented out is the same as no `scrape`."""
+    if not isinstance(values, dict):
+        return values
+    return {key: value for key, value in values.items() if value is not None}
+
+
 class Section(BaseModel):
     """One block of the document: camelCase keys, nothing unknown, nothing changed after loading."""
 
@@ -96,6 +103,8 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    _null_is_unset = model_validator(mode="before")(_without_nulls)
 
 
 class Scrape(Section):
@@ -151,6 +160,9 @@ class ServingDefaults(Section):
     """null is no limit."""
 
 
+_RULES_FOR_DEFAULTS: Final = frozenset({"maxReplicas", "metric", "metricThreshold"})
+
+
 class AutoscalingDefaults(Section):
     """As in the workload; what is null here follows from the other numbers as described there."""
 
@@ -167,11 +179,11 @@ class AutoscalingDefaults(Section):
 
     @model_validator(mode="after")
     def _keeps_the_rules_of_workloads(self) -> Self:
-        """Only what the operator wrote is held against the rules; each workload names its own activation."""
+        """What the operator wrote must be a range with a metric. The other rules depend on the workload."""
         try:
             Autoscaling(**self.model_dump(exclude_unset=True))
         except ValidationError as error:
-            broken = [refusal for refusal in _refusals(error) if refusal.field != "activation"]
+            broken = [refusal for refusal in _refusals(error) if refusal.field in _RULES_FOR_DEFAULTS]
             if broken:
                 raise PydanticCustomError(
                     BROKEN_RULES, "{count} broken", {"count": len(broken), "broken": broken}
@@ -273,6 +285,8 @@ class Config(BaseSettings):
     """Pages that show waiting requests of workloads at 0 replicas, by the name that workloads use."""
     ceilings: Ceilings = Ceilings()
 
+    _null_is_unset = model_validator(mode="before")(_without_nulls)
+
     @model_validator(mode="after")
     def _namespaces_have_one_owner(self) -> Self:
         owner: dict[str, str] = {}
@@ -302,5 +316,14 @@ class Config(BaseSettings):
 
 def json_schema() -> dict[str, Any]:
     """The document as JSON Schema 2020-12, for editors and for the chart."""
-    schema = Config.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Tidegate configuration"}
+    schema = _without_titles(Config.model_json_schema(by_alias=True, mode="serialization"))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tidegate configuration", **schema}
+
+
+def _without_titles(node: Any) -> Any:
+    """pydantic's titles repeat the keys. A property that is called title keeps its schema, which is a mapping."""
+    if isinstance(node, list):
+        return [_without_titles(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_titles(below) for key, below in node.items() if key != "title" or isinstance(below, dict)}

@@ -181,6 +181,9 @@ def _structural(
         node["description"] = " ".join(cleandoc(node["description"]).split())
     if "const" in node:
         node["enum"] = [node.pop("const")]
+    if node.get("type") == ["integer", "string"]:
+        del node["type"]
+        node["x-kubernetes-int-or-string"] = True
     if "properties" in node:
         node["properties"] = {name: _structural(below, defs, rules) for name, below in node["properties"].items()}
     if "items" in node:

@@ -35,14 +35,14 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text with whole numbers: `format_duration(90) == "1m30s"`, `format_duration(1.5) == "1s500ms"`."""
-    left = round(seconds * 1000)
-    pieces = []
-    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+    """A short text that reads back as the same: `format_duration(90) == "1m30s"`, `format_duration(1.5) == "1.5s"`."""
+    if seconds != int(seconds):
+        return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+    pieces, left = "", int(seconds)
+    for unit, size in (("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, size)
-        if count:
-            pieces.append(f"{count}{unit}")
-    return "".join(pieces) or "0s"
+        pieces += f"{count}{unit}" if count else ""
+    return pieces or "0s"
 
 
 def refused(sentence: str) -> PydanticCustomError:
@@ -79,7 +79,7 @@ class Duration:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "pattern": _DURATION}
+        return {"type": "string", "pattern": _DURATION, "$comment": f"a duration from {self.low} to {self.high}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ class Size:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": ["integer", "string"], "pattern": QUANTITY_PATTERN}
+        allowed = f"a size from {self.low} to {self.high}"
+        return {"type": ["integer", "string"], "pattern": QUANTITY_PATTERN, "$comment": allowed}
 
 
 def _format_size(size: int) -> str:
@@ -134,7 +135,7 @@ def _threshold(value: object) -> object:
 Threshold = Annotated[
     int | str,
     BeforeValidator(_threshold),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": _THRESHOLD_LENGTH}),
+    WithJsonSchema({"type": ["integer", "string"], "maxLength": _THRESHOLD_LENGTH}),
 ]
 
 

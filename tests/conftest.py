@@ -37,6 +37,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         session.require()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    if exitstatus != 0 and (logs := session.logs()):
+        terminalreporter.write_line(f"logs of the control plane, until the next run: {logs}")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     return session.shared_cluster()

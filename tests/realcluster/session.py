@@ -74,6 +74,12 @@ def fresh_cluster() -> Cluster:
     return Cluster.start(directory, _programs(), pod_cidr)
 
 
+def logs() -> str | None:
+    """Where the control planes of this run wrote; None if there were none."""
+    run_dir = Path(os.environ.get(sandbox.RUN_DIR_VARIABLE, "/nonexistent"))
+    return f"{run_dir}/*/logs" if sandbox.inside() and any(run_dir.glob("*/logs")) else None
+
+
 def _needs_no_cluster(config: pytest.Config) -> bool:
     options = config.option
     return options.collectonly or options.help or f"not {MARKER}" in options.markexpr

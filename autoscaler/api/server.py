@@ -75,7 +75,8 @@ def _camel(value: Any) -> Any:
 
 
 def _camel_key(key: str) -> str:
-    first, *rest = key.split("_")
+    """`stable_window_s` reads stableWindowSeconds."""
+    first, *rest = (key.removesuffix("_s") + "_seconds" if key.endswith("_s") else key).split("_")
     return first + "".join(part.capitalize() for part in rest)
 
 

@@ -66,6 +66,7 @@ def conditions(facts: Facts) -> tuple[ConditionReport, ...]:
             f"{facts.record.current} goes on unchanged",
             "UpToDate",
         ),
+        _reconciling(facts),
         _progressing(facts),
         _stalled(facts),
     ]
@@ -163,10 +164,21 @@ def _scaling_limited(facts: Facts) -> ConditionReport:
     return ConditionReport("ScalingLimited", Status.FALSE, "DesiredWithinRange")
 
 
-def _progressing(facts: Facts) -> ConditionReport:
+def _reconciling(facts: Facts) -> ConditionReport:
     """kstatus: the object is Reconciling while it is not yet what the spec asks for."""
     moving = facts.phase in (Phase.CREATING, Phase.PENDING, Phase.INITIALIZING, Phase.RESUMING, Phase.STOPPING)
     return _flag("Reconciling", moving, facts.phase.value, facts.phase_message, "Settled")
+
+
+def _progressing(facts: Facts) -> ConditionReport:
+    """How far the revision has come, in a Deployment's words."""
+    if facts.record.phase is RolloutPhase.FAILED:
+        return ConditionReport("Progressing", Status.FALSE, "ProgressDeadlineExceeded", facts.phase_message)
+    if facts.record.served_at is not None:
+        return ConditionReport("Progressing", Status.TRUE, "RevisionAvailable", f"{facts.record.current} serves")
+    if facts.grant.clipped:
+        return ConditionReport("Progressing", Status.TRUE, "QuotaInsufficient", shortfall(facts.grant, facts.spec))
+    return ConditionReport("Progressing", Status.TRUE, "RevisionScaling", facts.phase_message)
 
 
 def _stalled(facts: Facts) -> ConditionReport:

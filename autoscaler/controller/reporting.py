@@ -299,6 +299,8 @@ def _log(report: WorkloadReport) -> None:
     decision, grant = report.decision, report.grant
     if report.error is not None and any(event.warning for event in report.events):
         log.error("step.failed", workload=str(report.key), error=report.error)
+    if any(event.reason == "RevisionCreated" for event in report.events):
+        log.info("revision.created", workload=str(report.key), revision=report.revision, replicas=report.counts.applied)
     if report.scaled is None or decision is None or grant is None:
         return
     log.info(

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from autoscaler.model.resources import EMPTY, ResourceVector
+from autoscaler.model.resources import ResourceVector
 from autoscaler.model.signal import Activation, Quality, WorkloadSignals
 from autoscaler.model.workload import WorkloadKey
 
@@ -128,9 +128,9 @@ class Grant:
     key: WorkloadKey
     granted: int
     desired: int
-    short: ResourceVector = EMPTY  # what the refused replicas would still need, in thousandths
-    free: ResourceVector = EMPTY  # of the domain, after this grant
-    limit: ResourceVector = EMPTY  # of the domain; empty: unlimited
+    short: ResourceVector = field(default_factory=dict)  # what the refused replicas would still need, in thousandths
+    free: ResourceVector = field(default_factory=dict)  # of the domain, after this grant
+    limit: ResourceVector = field(default_factory=dict)  # of the domain; empty: unlimited
 
     @property
     def clipped(self) -> bool:

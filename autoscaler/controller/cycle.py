@@ -21,6 +21,7 @@ from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic.service import ServiceTraffic
 from autoscaler.cluster.workloads.deployment import DeploymentRevisions
 from autoscaler.controller import reporting, snapshot
+from autoscaler.controller.events import Conditions
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.reporting import Outcome, Trouble
 from autoscaler.controller.snapshot import Snapshot, Subject
@@ -72,6 +73,7 @@ class Cycle:
         self._operator = operator
         self._clock = clock
         self._memory: dict[WorkloadKey, Memory] = {}
+        self._told: Mapping[WorkloadKey, Conditions] = {}  # what the last events were told against
         self._publisher = reporting.Publisher(events)
 
     async def run(self) -> CycleReport:
@@ -126,7 +128,8 @@ class Cycle:
             for key, memory in self._memory.items()
             if memory.untrusted_since is not None
         }
-        report = reporting.compose(seen, decisions, grants, outcomes, waited, self._operator.limits)
+        report = reporting.compose(seen, decisions, grants, outcomes, waited, self._told, self._operator.limits)
+        self._told = {key: {each.type: each for each in told.conditions} for key, told in report.workloads.items()}
         await self._publisher.publish(report, seen, outcomes, self._writer)
         return replace(report, duration_s=self._clock() - seen.at_s)
 

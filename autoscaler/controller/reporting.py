@@ -22,7 +22,7 @@ from autoscaler.cluster.status import (
     timestamp,
 )
 from autoscaler.controller.conditions import Facts, conditions, unresolved
-from autoscaler.controller.events import events
+from autoscaler.controller.events import Conditions, events
 from autoscaler.controller.phases import phase_of
 from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Unresolved
@@ -72,9 +72,10 @@ def compose(
     grants: Mapping[WorkloadKey, Grant],
     outcomes: Mapping[WorkloadKey, Outcome],
     untrusted_for_s: Mapping[WorkloadKey, float],
+    told: Mapping[WorkloadKey, Conditions],
     limits: Mapping[Domain, ResourceVector],
 ) -> CycleReport:
-    """The frozen report of a cycle."""
+    """The frozen report of a cycle. `told`: the conditions that this process last told; else the status knows."""
     reports = {
         subject.key: _workload_report(
             subject,
@@ -83,10 +84,11 @@ def compose(
             outcomes[subject.key],
             untrusted_for_s.get(subject.key, 0.0),
             seen.patience_s,
+            told.get(subject.key) or subject.conditions_before,
         )
         for subject in seen.subjects
     }
-    reports |= {report.key: report for report in (_unresolved_report(*each) for each in seen.unresolved)}
+    reports |= {report.key: report for report in (_unresolved_report(*each, told) for each in seen.unresolved)}
     return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, limits))
 
 
@@ -97,6 +99,7 @@ def _workload_report(
     outcome: Outcome,
     untrusted_for_s: float,
     patience_s: float,
+    before: Conditions,
 ) -> WorkloadReport:
     spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
     phase, message = phase_of(spec, outcome.record, counts, decision, grant)
@@ -106,7 +109,7 @@ def _workload_report(
     if outcome.trouble is not None and outcome.trouble.condition != "AbleToScale":
         found = (*found, ConditionReport(outcome.trouble.condition, Status.TRUE, "Refused", outcome.trouble.message))
     elif outcome.trouble is None:
-        found = (*found, *_cleared(subject, ("Conflict", "TemplateInvalid", "ProjectDenied")))
+        found = (*found, *_cleared(before, ("Conflict", "TemplateInvalid", "ProjectDenied")))
     start = outcome.scaled.seen if outcome.scaled else None
     report = WorkloadReport(
         key=subject.key,
@@ -123,18 +126,20 @@ def _workload_report(
         scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
         error=error,
     )
-    told = events(subject.conditions_before, report, reason_text(decision))
+    found_events = events(before, report, reason_text(decision))
     if Reason.REVISION_CREATED in outcome.reasons and outcome.trouble is None:
-        told = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *told)
-    return replace(report, events=told)
+        found_events = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *found_events)
+    return replace(report, events=found_events)
 
 
-def _cleared(subject: Subject, kinds: tuple[str, ...]) -> list[ConditionReport]:
+def _cleared(before: Conditions, kinds: tuple[str, ...]) -> list[ConditionReport]:
     """Troubles of earlier cycles that are over. They are shown as False rather than vanish."""
-    return [ConditionReport(kind, Status.FALSE, "Resolved") for kind in kinds if kind in subject.conditions_before]
+    return [ConditionReport(kind, Status.FALSE, "Resolved") for kind in kinds if kind in before]
 
 
-def _unresolved_report(workload: InferenceWorkload, why: Unresolved) -> WorkloadReport:
+def _unresolved_report(
+    workload: InferenceWorkload, why: Unresolved, told: Mapping[WorkloadKey, Conditions]
+) -> WorkloadReport:
     """What runs goes on running; only the conditions tell."""
     status = workload.status
     report = WorkloadReport(
@@ -146,7 +151,7 @@ def _unresolved_report(workload: InferenceWorkload, why: Unresolved) -> Workload
         revision=status.current_revision if status else None,
         error=why.message,
     )
-    return replace(report, events=events(conditions_of(workload), report, ""))
+    return replace(report, events=events(told.get(report.key) or conditions_of(workload), report, ""))
 
 
 def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: Outcome) -> Counts:

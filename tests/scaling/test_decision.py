@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -73,7 +73,7 @@ class Timeline:
     spec: WorkloadSpec
     replicas: int
     now: float = 1_000.5
-    state: ScalingState = ScalingState()
+    state: ScalingState = field(default_factory=ScalingState)
     activation: Activation = Activation.NOT_CONFIGURED
 
     def run(self, seconds: int, value: float | None, quality: Quality = Quality.FRESH, **seen: int) -> ScalingDecision:
@@ -193,9 +193,7 @@ def test_the_first_waiting_request_wakes_it_with_the_activation_replicas() -> No
         (Activation.NOT_CONFIGURED, 1, Rule.NO_WAKER),
     ],
 )
-def test_at_zero_it_stays_only_where_something_could_wake_it(
-    activation: Activation, desired: int, rule: Rule
-) -> None:
+def test_at_zero_it_stays_only_where_something_could_wake_it(activation: Activation, desired: int, rule: Rule) -> None:
     decision, _ = decide(workload(min_replicas=0), ScalingState(), Observation(0, 0, activation=activation), 5.0)
     assert (decision.desired, decision.rule) == (desired, rule)
 

@@ -1,0 +1,144 @@
+"""Resolving a stored object and the operator's word into seconds, ratios and one project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.controller.specs import Operator, Unresolved, resolve
+from autoscaler.model.workload import ActivationSpec, KpaParameters, WorkloadSpec
+
+TEMPLATE = {"spec": {"containers": [{"name": "m", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]}}
+
+
+def stored(autoscaling: dict[str, Any] | None = None, **spec: Any) -> InferenceWorkload:
+    body = {
+        "metadata": {"name": "llama", "namespace": "ml", "uid": "u", "creationTimestamp": "1970-01-01T00:01:00Z"},
+        "spec": {"serving": {"port": 8000, "deployment": {"template": TEMPLATE}}, "autoscaling": autoscaling, **spec},
+    }
+    return msgspec.convert(body, InferenceWorkload)
+
+
+def resolved(autoscaling: dict[str, Any] | None = None, operator: Operator | None = None, **spec: Any) -> WorkloadSpec:
+    found = resolve(stored(autoscaling, **spec), operator or Operator())
+    assert isinstance(found, WorkloadSpec)
+    return found
+
+
+def test_what_is_unset_takes_the_built_in_defaults() -> None:
+    spec = resolved()
+    scaling, serving = spec.scaling, spec.serving
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.initial_replicas, scaling.activation_replicas) == (
+        1,
+        1,
+        1,
+        1,
+    )
+    assert (serving.metrics_port, serving.metrics_path, serving.engine) == (8000, "/metrics", "auto")
+    assert (spec.project, spec.priority, spec.service, spec.own_service, spec.created_at) == (
+        "ml",
+        "very-high",
+        "llama",
+        True,
+        60.0,
+    )
+    assert spec.per_replica == {"nvidia.com/gpu": 2000}
+
+
+@pytest.mark.parametrize(
+    ("metric", "threshold", "percentage", "base", "target"),
+    [
+        ("concurrency", 10, None, 10.0, 7.0),
+        ("concurrency", "10", 50, 10.0, 5.0),
+        ("throughput", "2500m", 100, 2.5, 2.5),
+        ("latency", 500, None, 0.5, 0.25),
+        ("latency", "500", None, 0.5, 0.25),
+        ("latency", "500m", None, 0.5, 0.25),
+        ("ttft", "2", None, 0.002, 0.001),
+        ("itl", "0.05", None, 0.05, 0.025),
+        ("kv-cache", None, None, 0.8, 0.72),
+        ("queue", 4, None, 4.0, 4.0),
+        ("tokens", "2k", None, 2000.0, 2000.0),
+        ("my_metric", 3, None, 3.0, 3.0),
+    ],
+)
+def test_thresholds_become_base_units_and_the_level_where_we_act(
+    metric: str, threshold: int | str | None, percentage: float | None, base: float, target: float
+) -> None:
+    asked = {"maxReplicas": 4, "metric": metric, "metricThreshold": threshold, "metricThresholdPercentage": percentage}
+    signal = resolved(asked).scaling.signal
+    assert signal is not None
+    assert signal.threshold == pytest.approx(base)
+    assert signal.target == pytest.approx(target)
+
+
+def test_zero_or_one_without_a_metric_is_any_request_at_all() -> None:
+    scaling = resolved({"minReplicas": 0}).scaling
+    assert (scaling.max_replicas, scaling.signal.name if scaling.signal else "", scaling.initial_replicas) == (
+        1,
+        "concurrency",
+        1,
+    )
+
+
+def test_the_workload_wins_over_the_configuration_and_that_over_the_built_in_default() -> None:
+    defaults = stored(
+        {"minReplicas": 2, "maxReplicas": 9, "metric": "queue", "metricThreshold": 3}, priority="low"
+    ).spec
+    spec = resolved({"maxReplicas": 5}, Operator(defaults=defaults))
+    assert (spec.scaling.min_replicas, spec.scaling.max_replicas, spec.priority) == (2, 5, "low")
+    assert spec.scaling.signal is not None
+    assert spec.scaling.signal.name == "queue"
+
+
+def test_operators_parameters_reach_the_policy() -> None:
+    operator = Operator(kpa=KpaParameters(stable_window_s=6.0), ceiling_replicas=3)
+    scaling = resolved({}, operator).scaling
+    assert (scaling.kpa.stable_window_s, scaling.ceiling_replicas) == (6.0, 3)
+
+
+def test_activation_names_a_page_of_the_configuration() -> None:
+    asked = {"minReplicas": 0, "activation": {"page": "gateway", "metric": "waiting", "labels": {"b": "2", "a": "1"}}}
+    scaling = resolved(asked, Operator(pages=frozenset(["gateway"]))).scaling
+    assert scaling.activation == ActivationSpec("gateway", "waiting", (("a", "1"), ("b", "2")))
+
+
+@pytest.mark.parametrize(
+    ("autoscaling", "spec", "condition", "says"),
+    [
+        (
+            {"minReplicas": 3, "maxReplicas": 2},
+            {},
+            "ScalingActive",
+            "maxReplicas is 2, must be at least minReplicas (3)",
+        ),
+        ({"minReplicas": 1, "maxReplicas": 2}, {}, "ScalingActive", "autoscaling.metric is required"),
+        ({"maxReplicas": 2, "metric": "queue"}, {}, "ScalingActive", "metricThreshold is required with metric queue"),
+        ({"maxReplicas": 2, "metric": "queue", "metricThreshold": "x"}, {}, "ScalingActive", "'x' is not a quantity"),
+        ({"maxReplicas": 2, "metric": "queue", "metricThreshold": "-1"}, {}, "ScalingActive", "must be above 0"),
+        ({"activation": {"page": "nowhere", "metric": "m"}}, {}, "ScalingActive", "activationPages are: gateway"),
+        ({}, {"project": "other"}, "ProjectDenied", "namespace ml belongs to ml, not to other"),
+        ({}, {"serving": {"port": 8000}}, "TemplateInvalid", "needs deployment.template"),
+        (
+            {},
+            {
+                "serving": {
+                    "port": 1,
+                    "deployment": {"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "x"}}}]}}},
+                }
+            },
+            "TemplateInvalid",
+            "'x' is not a quantity",
+        ),
+    ],
+)
+def test_what_cannot_be_resolved_says_which_condition_and_why(
+    autoscaling: dict[str, Any], spec: dict[str, Any], condition: str, says: str
+) -> None:
+    found = resolve(stored(autoscaling, **spec), Operator(pages=frozenset(["gateway"])))
+    assert isinstance(found, Unresolved)
+    assert found.condition == condition
+    assert says in found.message

@@ -64,12 +64,14 @@ _LEDGER_COLUMNS: Final = (
 
 def inference_workload_crd() -> Schema:
     """The definition of InferenceWorkload."""
+    schema = _root_schema(InferenceWorkload)
+    del schema["properties"]["spec"]["properties"]["replicas"]["nullable"]  # the scale subresource cannot read null
     return _definition(
         "InferenceWorkload",
         plural="inferenceworkloads",
         short="iw",
         columns=_WORKLOAD_COLUMNS,
-        schema=_root_schema(InferenceWorkload),
+        schema=schema,
         subresources={
             "status": {},
             "scale": {
@@ -195,7 +197,9 @@ def _nullable(schema: Mapping[str, Any], defs: Mapping[str, Any], rules: Mapping
     """`X | None`, the only union that the models use."""
     [inner] = [option for option in schema["anyOf"] if option != {"type": "null"}]
     around = {key: value for key, value in schema.items() if key != "anyOf"}
-    return {**_structural({**inner, **around}, defs, rules), "nullable": True}
+    node = _structural({**inner, **around}, defs, rules)
+    # the API server lets no null through an enum, listed or not; kubectl apply leaves nulls out anyway
+    return node if "enum" in node else {**node, "nullable": True}
 
 
 def _with_additional(node: Schema, additional: Any, defs: Mapping[str, Any], rules: Mapping[str, Any]) -> Schema:

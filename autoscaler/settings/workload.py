@@ -135,7 +135,7 @@ class Traffic(Ruled):
 
 
 class WorkloadSpec(Ruled):
-    """What is wanted. Every field but serving is optional; null is the same as unset."""
+    """What is wanted. Every field but serving is optional."""
 
     desired_phase: DesiredPhase | None = None
     """Running (default), or Stopped: all replicas gone, quota released."""
@@ -146,7 +146,7 @@ class WorkloadSpec(Ruled):
     priority: Priority | None = None
     """Whose replicas get scarce quota first (default very-high)."""
     replicas: Count | None = None
-    """A fixed replica count; wins over autoscaling. Set by kubectl scale; null (default) is automatic."""
+    """A fixed replica count; wins over autoscaling. Set by kubectl scale; unset (default) is automatic."""
     serving: Serving
     autoscaling: Autoscaling | None = None
     deletion_policy: DeletionPolicy | None = None

@@ -1,0 +1,504 @@
+"""Bad InferenceWorkloads, each one change away from a good one, and what must be said about it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+REMOVED = object()  # the value of a key that is taken out
+
+_POD = "spec.serving.deployment.template"
+_SCALING = "spec.autoscaling"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """`says` is a part of the sentence; `server` where the API server's schema words the same in its own way."""
+
+    name: str
+    change: dict[str, Any]
+    says: str
+    server: str = ""
+    at: str = field(default="")  # the path that both must name, if not the changed one
+
+
+def good(name: str = "llama", **autoscaling: Any) -> dict[str, Any]:
+    """A workload that is accepted."""
+    return {
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": "InferenceWorkload",
+        "metadata": {"name": name},
+        "spec": {
+            "serving": {
+                "port": 8000,
+                "deployment": {"template": {"spec": {"containers": [{"name": "vllm", "image": "vllm:1"}]}}},
+            },
+            "autoscaling": {
+                "minReplicas": 1,
+                "maxReplicas": 8,
+                "metric": "concurrency",
+                "metricThreshold": 10,
+                **autoscaling,
+            },
+        },
+    }
+
+
+def changed(change: dict[str, Any]) -> dict[str, Any]:
+    """The good workload with each dotted path set, or taken out."""
+    workload = deepcopy(good())
+    for path, value in change.items():
+        *above, last = path.split(".")
+        block = workload
+        for key in above:
+            block = block.setdefault(key, {})
+        if value is REMOVED:
+            del block[last]
+        else:
+            block[last] = value
+    return workload
+
+
+def _scaling(**values: Any) -> dict[str, Any]:
+    return {f"{_SCALING}.{key}": value for key, value in values.items()}
+
+
+def _only(**values: Any) -> dict[str, Any]:
+    """autoscaling with nothing but these."""
+    return {_SCALING: values}
+
+
+REFUSALS = [
+    # the name
+    Refusal(
+        "a name of 40 characters",
+        {"metadata.name": "a" * 40},
+        f"metadata.name {'a' * 40} is no name of at most 39 characters",
+    ),
+    Refusal("a name that starts with a digit", {"metadata.name": "7b"}, "metadata.name 7b is no name"),
+    Refusal("a name with a dot", {"metadata.name": "a.b"}, "metadata.name a.b is no name", at="name"),
+    # bounds
+    Refusal(
+        "maxReplicas below minReplicas",
+        _scaling(minReplicas=3, maxReplicas=2),
+        "maxReplicas 2 is below minReplicas 3; set maxReplicas to 3 or more",
+        at="maxReplicas",
+    ),
+    Refusal(
+        "minReplicas below zero",
+        _scaling(minReplicas=-1),
+        "value -1 is out of range; allowed: a whole number from 0",
+        "should be greater than or equal to 0",
+    ),
+    Refusal(
+        "maxReplicas of zero",
+        _scaling(minReplicas=0, maxReplicas=0),
+        "value 0 is out of range; allowed: a whole number from 1",
+        "should be greater than or equal to 1",
+        at="maxReplicas",
+    ),
+    Refusal(
+        "more replicas than 32 bits hold",
+        {"spec.replicas": 3_000_000_000},
+        "value 3000000000 is out of range",
+        "should be less than or equal to 2147483647",
+    ),
+    Refusal(
+        "a negative fixed replica count",
+        {"spec.replicas": -2},
+        "value -2 is out of range; allowed: a whole number from 0",
+        "should be greater than or equal to 0",
+    ),
+    Refusal(
+        "replicas as text",
+        {"spec.replicas": "3"},
+        "value '3' is not a whole number",
+        'must be of type integer: "string"',
+    ),
+    Refusal(
+        "initialReplicas above maxReplicas",
+        _scaling(initialReplicas=9),
+        "initialReplicas 9 is outside minReplicas 1 to maxReplicas 8; set a number from 1 to 8",
+    ),
+    Refusal(
+        "initialReplicas below minReplicas",
+        _scaling(minReplicas=3, initialReplicas=2),
+        "initialReplicas 2 is outside minReplicas 3 to maxReplicas 8",
+        at="initialReplicas",
+    ),
+    Refusal(
+        "initialReplicas of zero where zero is not allowed",
+        _scaling(initialReplicas=0),
+        "initialReplicas 0 is outside minReplicas 1 to maxReplicas 8",
+    ),
+    Refusal(
+        "activationReplicas above maxReplicas",
+        _scaling(activationReplicas=9),
+        "activationReplicas 9 is above maxReplicas 8; set a number from 1 to 8",
+    ),
+    Refusal(
+        "activationReplicas of zero",
+        _scaling(activationReplicas=0),
+        "value 0 is out of range; allowed: a whole number from 1",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "bounds that default to one, and a lower initial count",
+        _only(minReplicas=2, initialReplicas=3),
+        "initialReplicas 3 is outside minReplicas 2 to maxReplicas 2; set a number from 2 to 2",
+        at="initialReplicas",
+    ),
+    # metric and threshold
+    Refusal(
+        "a range without metric",
+        _only(minReplicas=1, maxReplicas=8),
+        "metric is missing: something must decide between 1 and 8 replicas; set metric to concurrency, queue",
+        at="metric",
+    ),
+    Refusal(
+        "a range without metric, minReplicas by default",
+        _only(maxReplicas=2),
+        "metric is missing: something must decide between 1 and 2 replicas",
+        at="metric",
+    ),
+    Refusal(
+        "0 to 2 without metric",
+        _only(minReplicas=0, maxReplicas=2),
+        "metric is missing: something must decide between 0 and 2 replicas",
+        at="metric",
+    ),
+    Refusal(
+        "a metric without threshold",
+        _scaling(metricThreshold=REMOVED),
+        "metricThreshold is missing: say how much of concurrency one replica should carry; set a number",
+    ),
+    Refusal(
+        "a threshold without metric",
+        _only(metricThreshold=10),
+        "metricThreshold 10 belongs to no metric; set metric to concurrency, queue",
+        at="metricThreshold",
+    ),
+    Refusal("a threshold of zero", _scaling(metricThreshold=0), "metricThreshold 0 is not above 0; set a number"),
+    Refusal("a negative threshold", _scaling(metricThreshold=-3), "metricThreshold -3 is not above 0"),
+    Refusal("a negative quantity", _scaling(metricThreshold="-500m"), "metricThreshold -500m is not above 0"),
+    Refusal("a threshold that is no quantity", _scaling(metricThreshold="10 s"), "metricThreshold 10 s is not above 0"),
+    Refusal(
+        "a threshold with a decimal point and no quotes",
+        _scaling(metricThreshold=0.8),
+        'value 0.8 is a decimal number, and Kubernetes takes whole numbers or quantities; write "0.8" in quotes or 80',
+        "must be of type integer,string",
+    ),
+    Refusal(
+        "a threshold that is a list",
+        _scaling(metricThreshold=[1]),
+        "not a number or quantity; allowed: a number or quantity above 0",
+        "must be of type integer,string",
+    ),
+    Refusal(
+        "a threshold of 33 characters",
+        _scaling(metricThreshold="1" * 33),
+        "33 characters long; allowed: at most 32",
+        "may not be more than 32",
+    ),
+    Refusal(
+        "more than the whole KV cache",
+        _scaling(metric="kv-cache", metricThreshold=80),
+        "metricThreshold 80 is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+        at="metricThreshold",
+    ),
+    Refusal(
+        "nothing of the KV cache",
+        _scaling(metric="kv-cache", metricThreshold="0m"),
+        "metricThreshold 0m is not above 0",
+        at="metricThreshold",
+    ),
+    Refusal(
+        "a metric name with a space",
+        _scaling(metric="queue length"),
+        "value 'queue length' is not of the right form; allowed: concurrency, queue, throughput",
+        "should match '^([a-zA-Z_:][a-zA-Z0-9_:]*|kv-cache)$'",
+    ),
+    Refusal(
+        "a metric name of 129 characters",
+        _scaling(metric="m" * 129),
+        "is out of range",
+        "may not be more than 128",
+    ),
+    Refusal(
+        "a percentage for latency",
+        _scaling(metric="latency", metricThreshold=500, metricThresholdPercentage=60),
+        "metricThresholdPercentage 60 applies to the metrics concurrency and throughput only, and metric is latency",
+        at="metricThresholdPercentage",
+    ),
+    Refusal(
+        "a percentage without metric",
+        _only(metricThresholdPercentage=72.5),
+        "metricThresholdPercentage 72.5 applies to the metrics concurrency and throughput only, and metric is unset",
+        at="metricThresholdPercentage",
+    ),
+    Refusal(
+        "a percentage of zero",
+        _scaling(metricThresholdPercentage=0),
+        "value 0 is out of range; allowed: a number from 1 to 100",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "a percentage above a hundred",
+        _scaling(metricThresholdPercentage=101),
+        "value 101 is out of range; allowed: a number from 1 to 100",
+        "should be less than or equal to 100",
+    ),
+    # to zero and back
+    Refusal(
+        "retention where the last replica stays",
+        _scaling(scaleToZeroRetentionSeconds=300),
+        "scaleToZeroRetentionSeconds 300 needs minReplicas 0, and minReplicas is 1; set minReplicas to 0",
+    ),
+    Refusal(
+        "retention above an hour",
+        _scaling(minReplicas=0, scaleToZeroRetentionSeconds=3601),
+        "value 3601 is out of range; allowed: a whole number from 0 to 3600",
+        "should be less than or equal to 3600",
+        at="scaleToZeroRetentionSeconds",
+    ),
+    Refusal(
+        "a scale-down delay above an hour",
+        _scaling(scaleDownDelaySeconds=3601),
+        "value 3601 is out of range; allowed: a whole number from 0 to 3600",
+        "should be less than or equal to 3600",
+    ),
+    Refusal(
+        "to zero on latency with nothing to wake it",
+        _scaling(minReplicas=0, metric="ttft", metricThreshold=500),
+        "activation is missing: metric ttft shows nothing at 0 replicas; set activation, or minReplicas to 1 or more",
+        at="activation",
+    ),
+    Refusal(
+        "an activation without page",
+        _scaling(activation={"metric": "waiting"}),
+        "is missing; allowed: lower-case letters, digits and -",
+        "Required value",
+        at="page",
+    ),
+    Refusal(
+        "an activation page given as a URL",
+        _scaling(activation={"page": "http://gateway/metrics", "metric": "waiting"}),
+        "value 'http://gateway/metrics' is not of the right form",
+        "should match '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'",
+        at="page",
+    ),
+    Refusal(
+        "an activation label that no series can have",
+        _scaling(activation={"page": "gateway", "metric": "waiting", "labels": {"app-name": "x"}}),
+        "labels has a key that is no label name; use letters, digits and _",
+        at="labels",
+    ),
+    Refusal(
+        "seventeen activation labels",
+        _scaling(activation={"page": "g", "metric": "w", "labels": {f"l{i}": "x" for i in range(17)}}),
+        "value (a mapping) is out of range",
+        "must have at most 16 items",
+        at="labels",
+    ),
+    # what nothing here does
+    Refusal(
+        "a hard limit that nothing enforces",
+        _scaling(concurrencyHardLimit=4),
+        "concurrencyHardLimit 4 is refused: nothing enforces it for kind deployment; remove it or set 0",
+    ),
+    Refusal(
+        "a policy that does not exist yet",
+        _scaling(policy="hpa"),
+        "value 'hpa' is not known; allowed: kpa",
+        'supported values: "kpa"',
+    ),
+    Refusal(
+        "mode observe, which needs a target that exists anyway",
+        {"spec.mode": "observe"},
+        "value 'observe' is not known; allowed: active, paused",
+        'supported values: "active", "paused"',
+    ),
+    Refusal(
+        "an engine that is not read yet",
+        {"spec.serving.engine": "sglang"},
+        "value 'sglang' is not known; allowed: auto, vllm, custom",
+        'supported values: "auto", "vllm", "custom"',
+    ),
+    Refusal(
+        "a priority that does not exist",
+        {"spec.priority": "urgent"},
+        "value 'urgent' is not known; allowed: very-low, low, medium-low, medium, medium-high, high, very-high",
+        'supported values: "very-low", "low", "medium-low"',
+    ),
+    Refusal(
+        "desiredPhase Deleted",
+        {"spec.desiredPhase": "Deleted"},
+        "value 'Deleted' is not known; allowed: Running, Stopped",
+        'supported values: "Running", "Stopped"',
+    ),
+    Refusal(
+        "a deletion policy that does not exist",
+        {"spec.deletionPolicy": "Retain"},
+        "value 'Retain' is not known; allowed: Delete, Orphan",
+        'supported values: "Delete", "Orphan"',
+    ),
+    Refusal(
+        "a block of a later release",
+        {"spec.rollout": {"queueTimeoutSeconds": 60}},
+        "unknown key; allowed: desiredPhase",
+        'unknown field "spec.rollout"',
+    ),
+    Refusal(
+        "a misspelt field",
+        _scaling(minReplica=1),
+        "unknown key, did you mean minReplicas?",
+        'unknown field "spec.autoscaling.minReplica"',
+    ),
+    # serving
+    Refusal("no kind of serving", {"spec.serving.deployment": REMOVED}, "serving has no kind; set deployment"),
+    Refusal("serving with nothing in it", {"spec.serving": None}, "is not a mapping", "Invalid value"),
+    Refusal(
+        "no port",
+        {"spec.serving.port": REMOVED},
+        "is missing; allowed: a whole number from 1 to 65535",
+        "Required value",
+    ),
+    Refusal(
+        "port 0",
+        {"spec.serving.port": 0},
+        "value 0 is out of range; allowed: a whole number from 1 to 65535",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "port 65536",
+        {"spec.serving.port": 65536},
+        "value 65536 is out of range; allowed: a whole number from 1 to 65535",
+        "should be less than or equal to 65535",
+    ),
+    Refusal(
+        "an unknown protocol",
+        {"spec.serving.protocol": "https"},
+        "value 'https' is not known; allowed: http, grpc",
+        'supported values: "http", "grpc"',
+    ),
+    Refusal(
+        "a metrics path without its slash",
+        {"spec.serving.metrics.path": "metrics"},
+        "value 'metrics' is not of the right form; allowed: a path that starts with / and has no spaces",
+        "should match '^/[!-~]*$'",
+    ),
+    Refusal(
+        "a metrics path of 254 characters",
+        {"spec.serving.metrics.path": "/" + "a" * 253},
+        "is out of range",
+        "may not be more than 253",
+    ),
+    Refusal(
+        "no time to initialize",
+        {"spec.serving.initializationTimeoutSeconds": 0},
+        "value 0 is out of range; allowed: a whole number from 1",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "an engine's signal with engine custom",
+        {"spec.serving.engine": "custom"},
+        "metric concurrency is read from an engine, and engine is custom; set metric to the name of a metric that",
+        at="metric",
+    ),
+    Refusal(
+        "0 to 1 without metric with engine custom",
+        {"spec.serving.engine": "custom", **_only(minReplicas=0)},
+        "metric is missing: with engine custom nothing else tells 0 from 1 replica",
+        at="metric",
+    ),
+    # the template
+    Refusal(
+        "a template without spec",
+        {_POD: {"metadata": {}}},
+        "is missing; allowed: a mapping",
+        "Required value",
+        at="spec",
+    ),
+    Refusal(
+        "a template without containers", {f"{_POD}.spec": {}}, "containers is missing or empty; list", at="containers"
+    ),
+    Refusal("an empty list of containers", {f"{_POD}.spec.containers": []}, "containers is missing or empty; list"),
+    Refusal(
+        "a template that runs to its end",
+        {f"{_POD}.spec.restartPolicy": "Never"},
+        "restartPolicy Never does not fit replicas that are kept running; set Always or remove it",
+    ),
+    Refusal(
+        "a label that decides about traffic",
+        {f"{_POD}.metadata": {"labels": {"tidegate.dev/revision": "x"}}},
+        "labels under tidegate.dev/ decide which pods get traffic and are set by Tidegate alone; remove them",
+        at="labels",
+    ),
+    # names of other things
+    Refusal(
+        "a project with capitals",
+        {"spec.project": "ML-Team"},
+        "value 'ML-Team' is not of the right form; allowed: lower-case letters",
+        "should match",
+    ),
+    Refusal(
+        "a Service that starts with a digit",
+        {"spec.traffic.service": "7b"},
+        "value '7b' is not of the right form; allowed: lower-case letters, digits and -, starting with a letter",
+        "should match",
+    ),
+]
+
+ACCEPTED = {
+    "the shortest": good(),
+    "a name of 39 characters": good("a" * 39),
+    "nulls are the same as unset": changed(
+        {
+            "spec.traffic": {"service": None},
+            "spec.project": None,
+            "spec.serving.metrics": None,
+            "spec.serving.initializationTimeoutSeconds": None,
+            **_scaling(initialReplicas=None, activation=None, scaleToZeroRetentionSeconds=0, concurrencyHardLimit=0),
+        }
+    ),
+    "no autoscaling at all": changed({_SCALING: None}),
+    "only a minimum": changed(_only(minReplicas=3)),
+    "0 to 1 without metric": changed(_only(minReplicas=0)),
+    "a KV cache without threshold": changed(_only(maxReplicas=4, metric="kv-cache")),
+    "all of the KV cache": changed(_scaling(metric="kv-cache", metricThreshold=1)),
+    "a share of the KV cache": changed(_scaling(metric="kv-cache", metricThreshold="0.8")),
+    "a threshold in thousandths": changed(_scaling(metric="latency", metricThreshold="500m")),
+    "a percentage with a fraction": changed(_scaling(metricThresholdPercentage=72.5)),
+    "to zero on throughput": changed(_scaling(minReplicas=0, metric="throughput", scaleToZeroRetentionSeconds=3600)),
+    "to zero on a metric of the pods, woken by a page": changed(
+        _scaling(
+            minReplicas=0,
+            metric="app:waiting",
+            activation={"page": "gateway", "metric": "waiting", "labels": {"service": "llama"}},
+        )
+    ),
+    "initialReplicas of zero where zero is allowed": changed(_scaling(minReplicas=0, initialReplicas=0)),
+    "engine custom with a metric of the pods": changed(
+        {"spec.serving.engine": "custom", **_scaling(metric="my_queue")}
+    ),
+    "manual replicas above maxReplicas": changed({"spec.replicas": 20}),
+    "everything else": changed(
+        {
+            "spec.desiredPhase": "Stopped",
+            "spec.mode": "paused",
+            "spec.project": "ml-team",
+            "spec.priority": "medium-high",
+            "spec.deletionPolicy": "Orphan",
+            "spec.traffic": {"service": "front"},
+            "spec.serving.protocol": "grpc",
+            "spec.serving.engine": "vllm",
+            "spec.serving.metrics": {"port": 9090, "path": "/metrics?all=1"},
+            "spec.serving.initializationTimeoutSeconds": 1800,
+            f"{_POD}.metadata": {"labels": {"app": "x"}, "annotations": {"a": "b"}, "creationTimestamp": None},
+            f"{_POD}.spec.restartPolicy": "Always",
+            f"{_POD}.spec.tolerations": [{"operator": "Exists"}],
+            **_scaling(policy="kpa", scaleDownDelaySeconds=3600, activationReplicas=2),
+        }
+    ),
+}

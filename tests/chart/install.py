@@ -6,7 +6,6 @@ brings them in a way that may be repeated by every test and worker.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from typing import Any
 
 from tests.chart.derived import CHART, CRDS
 from tests.realcluster.cluster import Cluster
-from tests.realcluster.errors import ClusterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,7 @@ def install(cluster: Cluster, namespace: str, values: Mapping[str, Any], release
 
 def uninstall(cluster: Cluster, installed: Installed) -> None:
     """`helm uninstall`; a release that is gone already is fine."""
-    with contextlib.suppress(ClusterError):
-        cluster.helm("uninstall", installed.release, f"--namespace={installed.namespace}")
+    cluster.helm("uninstall", installed.release, f"--namespace={installed.namespace}", "--ignore-not-found")
 
 
 def apply_crds(cluster: Cluster) -> None:

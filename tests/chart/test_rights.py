@@ -1,0 +1,193 @@
+"""What the daemon may do, asked of the API server with the daemon's own token: that, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chart.derived import CHART
+from tests.chart.install import Installed, install, run_helm, uninstall
+from tests.realcluster.cluster import Cluster
+
+Right = tuple[str, str, str]
+
+USED: set[Right] = {
+    ("tidegate.dev", "inferenceworkloads", "get"),
+    ("tidegate.dev", "inferenceworkloads", "list"),
+    ("tidegate.dev", "inferenceworkloads", "watch"),
+    ("tidegate.dev", "inferenceworkloads/status", "patch"),
+    ("apps", "deployments", "get"),
+    ("apps", "deployments", "list"),
+    ("apps", "deployments", "watch"),
+    ("apps", "deployments", "create"),
+    ("apps", "deployments/scale", "get"),
+    ("apps", "deployments/scale", "patch"),
+    ("apps", "controllerrevisions", "get"),
+    ("apps", "controllerrevisions", "list"),
+    ("apps", "controllerrevisions", "watch"),
+    ("apps", "controllerrevisions", "create"),
+    ("", "pods", "list"),
+    ("", "pods", "watch"),
+    ("", "services", "get"),
+    ("", "services", "list"),
+    ("", "services", "watch"),
+    ("", "services", "create"),
+    ("", "services", "patch"),
+    ("events.k8s.io", "events", "create"),
+}
+FORBIDDEN: tuple[Right, ...] = (
+    ("", "secrets", "get"),
+    ("", "secrets", "list"),
+    ("", "configmaps", "get"),
+    ("", "pods", "get"),
+    ("", "pods", "create"),
+    ("", "pods", "patch"),
+    ("", "pods", "delete"),
+    ("", "pods/exec", "create"),
+    ("", "nodes", "list"),
+    ("", "namespaces", "list"),
+    ("", "services", "delete"),
+    ("", "events", "create"),
+    ("", "serviceaccounts/token", "create"),
+    ("apps", "deployments", "update"),
+    ("apps", "deployments", "patch"),
+    ("apps", "deployments", "delete"),
+    ("apps", "deployments/scale", "update"),
+    ("apps", "deployments/status", "patch"),
+    ("apps", "controllerrevisions", "delete"),
+    ("apps", "replicasets", "list"),
+    ("apps", "statefulsets", "list"),
+    ("tidegate.dev", "inferenceworkloads", "create"),
+    ("tidegate.dev", "inferenceworkloads", "patch"),
+    ("tidegate.dev", "inferenceworkloads", "delete"),
+    ("tidegate.dev", "inferenceworkloads/scale", "patch"),
+    ("tidegate.dev", "inferenceworkloads/finalizers", "update"),
+    ("tidegate.dev", "inferenceworkloads/status", "update"),
+    ("rbac.authorization.k8s.io", "clusterroles", "bind"),
+    ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
+    ("*", "*", "*"),
+)
+
+
+def may(cluster: Cluster, token: str, right: Right, namespace: str) -> bool:
+    """SelfSubjectAccessReview; "" is every namespace."""
+    group, resource, verb = right
+    resource, _, subresource = resource.partition("/")
+    wanted = {
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "verb": verb,
+        "namespace": namespace,
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    status, answer = cluster.request("POST", path, {"spec": {"resourceAttributes": wanted}}, token=token)
+    assert status == 201, answer
+    return answer["status"]["allowed"] is True
+
+
+def rights(cluster: Cluster, token: str, namespace: str) -> set[Right]:
+    """All of them in a namespace (SelfSubjectRulesReview), without those that every account has."""
+    path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+    status, answer = cluster.request("POST", path, {"spec": {"namespace": namespace}}, token=token)
+    assert status == 201, answer
+    assert answer["status"]["incomplete"] is False
+    return {
+        (group, resource, verb)
+        for rule in answer["status"]["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if not resource.startswith("selfsubject")
+    }
+
+
+def test_the_readme_lists_the_rights() -> None:
+    section = (CHART / "README.md").read_text().split("## Rights of the daemon\n")[1].split("\n## ")[0]
+    listed: set[Right] = set()
+    for row in section.splitlines():
+        if found := re.fullmatch(r"\| (?:`(.+)` )?([a-z/]+) \| ([a-z, ]+) \|", row):
+            listed |= {(found[1] or "", found[2], verb) for verb in found[3].split(", ")}
+    assert listed == USED
+
+
+@pytest.fixture
+def installed(cluster: Cluster, namespace: str) -> Iterator[Installed]:
+    release = install(cluster, namespace, {})
+    yield release
+    uninstall(cluster, release)
+
+
+def test_the_daemon_has_exactly_the_rights_that_it_uses(cluster: Cluster, installed: Installed) -> None:
+    token = cluster.service_account_token(installed.namespace, installed.service_account)
+    for namespace in (installed.namespace, "default", "kube-system"):
+        assert rights(cluster, token, namespace) == USED
+    assert {right for right in USED if not may(cluster, token, right, "")} == set()
+    assert {right for right in FORBIDDEN if may(cluster, token, right, installed.namespace)} == set()
+
+
+def test_named_namespaces_are_all_that_the_daemon_reaches(cluster: Cluster, namespace: str) -> None:
+    watched = cluster.create_namespace("watched")
+    release = install(cluster, namespace, {"config": {"watch": {"namespaces": [watched]}}})
+    token = cluster.service_account_token(namespace, release.service_account)
+    assert rights(cluster, token, watched) == USED
+    assert rights(cluster, token, namespace) == rights(cluster, token, "default") == set()
+    assert {right for right in USED | set(FORBIDDEN) if may(cluster, token, right, "")} == set()
+    uninstall(cluster, release)
+    cluster.delete_namespace(watched)
+
+
+def test_without_rbac_the_account_has_no_rights(cluster: Cluster, namespace: str) -> None:
+    release = install(cluster, namespace, {"rbac": {"create": False}})
+    token = cluster.service_account_token(namespace, release.service_account)
+    assert rights(cluster, token, namespace) == set()
+    uninstall(cluster, release)
+
+
+def test_a_changed_list_of_namespaces_moves_the_rights(cluster: Cluster, namespace: str) -> None:
+    first, second = cluster.create_namespace("first"), cluster.create_namespace("second")
+    release = install(cluster, namespace, {"config": {"watch": {"namespaces": [first]}}})
+    token = cluster.service_account_token(namespace, release.service_account)
+    values = {"config": {"watch": {"namespaces": [second]}}, "crds": {"install": False}}
+    run_helm(cluster, "upgrade", release.release, namespace, values)
+    cluster.wait_for(lambda: rights(cluster, token, second) == USED, "rights in the second namespace")
+    cluster.wait_for(lambda: not rights(cluster, token, first), "no rights in the first namespace")
+    uninstall(cluster, release)
+    cluster.delete_namespace(first)
+    cluster.delete_namespace(second)
+
+
+def test_uninstalling_takes_every_right_away(cluster: Cluster, installed: Installed) -> None:
+    before = cluster.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
+    assert f"tidegate:{installed.namespace}" in before
+    uninstall(cluster, installed)
+    after = cluster.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
+    assert f"tidegate:{installed.namespace}" not in after
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [
+        ("view", {"get", "list", "watch"}),
+        ("edit", {"get", "list", "watch", "create", "update", "patch", "delete"}),
+        ("admin", {"get", "list", "watch", "create", "update", "patch", "delete"}),
+    ],
+)
+def test_roles_of_kubernetes_reach_workloads(
+    cluster: Cluster, installed: Installed, role: str, allowed: set[str]
+) -> None:
+    namespace = installed.namespace
+    cluster.kubectl("-n", namespace, "create", "serviceaccount", role)
+    binding = ("create", "rolebinding", role, f"--clusterrole={role}", f"--serviceaccount={namespace}:{role}")
+    cluster.kubectl("-n", namespace, *binding)
+    token = cluster.service_account_token(namespace, role)
+
+    def ours() -> set[tuple[str, str]]:
+        found = rights(cluster, token, namespace)
+        return {(resource, verb) for group, resource, verb in found if group == "tidegate.dev"}
+
+    scale = {("inferenceworkloads/scale", verb) for verb in ("update", "patch")} if role != "view" else set()
+    expected = {("inferenceworkloads", verb) for verb in allowed} | scale
+    cluster.wait_for(lambda: ours() == expected, f"{expected} for {role}")  # Kubernetes aggregates in the background

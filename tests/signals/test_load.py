@@ -1,0 +1,118 @@
+"""The imitated model servers follow from their load as queues do: without this, tests built on them prove nothing."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from autoscaler.model.workload import Engine
+from autoscaler.signals.engines import Quantity
+from autoscaler.signals.pages import plan_for, read_page
+from tests.realcluster.load import Offer, OfferedWorkload
+from tests.realcluster.modelserver_page import PageFault, vllm_page
+
+
+def workload(offer: Offer, *pods: str) -> OfferedWorkload:
+    made = OfferedWorkload(0.0)
+    made.set_replicas(set(pods), set(pods), 0.0)
+    made.set_offer(offer, 0.0)
+    return made
+
+
+def in_flight(made: OfferedWorkload) -> list[tuple[int, int]]:
+    """(running, waiting) by pod."""
+    return [(len(replica.running), len(replica.waiting)) for _, replica in sorted(made.replicas.items())]
+
+
+def test_open_loop_fills_as_many_slots_as_little_s_law_says() -> None:
+    made = workload(Offer(rps=10, slots=8, service_time_s=1.0), "a", "b")
+    made.advance(10.95)
+    assert in_flight(made) == [(5, 0), (5, 0)]
+    assert sum(replica.finished for replica in made.replicas.values()) == 99
+
+
+def test_more_than_the_slots_can_serve_waits() -> None:
+    made = workload(Offer(rps=10, slots=4, service_time_s=1.0), "a")
+    made.advance(10.0)
+    (running, waiting), finished = in_flight(made)[0], made.replicas["a"].finished
+    assert running == 4
+    assert waiting == pytest.approx(60, abs=3)
+    assert finished == pytest.approx(37, abs=2)
+
+
+def test_closed_loop_holds_its_number_evenly_whatever_comes_and_goes() -> None:
+    made = workload(Offer(concurrency=20, slots=4, service_time_s=1.0), "a", "b")
+    made.advance(1.0)
+    assert in_flight(made) == [(4, 6), (4, 6)]
+    made.set_replicas({"a", "b", "c", "d"}, {"a", "b", "c", "d"}, 1.5)
+    assert in_flight(made) == [(4, 1)] * 4
+    made.set_replicas({"a"}, {"a"}, 2.0)
+    assert in_flight(made) == [(4, 16)]
+    assert made.lost == 15
+    made.set_offer(Offer(concurrency=0, slots=4), 2.5)
+    assert in_flight(made) == [(4, 0)]
+    made.advance(5.0)
+    assert made.in_flight == 0
+
+
+def test_without_replicas_requests_wait_at_the_gateway_until_one_is_ready() -> None:
+    made = workload(Offer(rps=2, slots=8, service_time_s=1.0))
+    made.advance(3.1)
+    assert (len(made.gateway), made.gateway_total) == (6, 6)
+    made.set_replicas({"a"}, {"a"}, 3.2)
+    assert (len(made.gateway), in_flight(made)) == (0, [(6, 0)])
+
+
+def test_a_terminating_replica_finishes_what_it_has() -> None:
+    made = workload(Offer(rps=4, slots=8, service_time_s=2.0), "a", "b")
+    made.advance(4.1)
+    made.set_replicas({"a", "b"}, {"b"}, 4.1)
+    made.advance(7.0)
+    assert in_flight(made)[0] == (0, 0)
+    assert made.lost == 0
+
+
+def test_the_page_says_what_the_queue_holds_and_the_general_parser_reads_it() -> None:
+    made = workload(Offer(rps=10, slots=4, service_time_s=1.0), "a")
+    made.advance(10.0)
+    replica = made.replicas["a"]
+    page = vllm_page(replica, 10.0, "m", ranks=2)
+    signals = ("latency", "ttft", "itl", "kv-cache", "tokens")
+    values = read_page(page, plan_for(Engine.VLLM, signals))
+    assert values.faults == {}
+    assert values.gauges[Quantity.RUNNING] == len(replica.running)
+    assert values.gauges[Quantity.WAITING] == len(replica.waiting)
+    assert 0.5 < values.gauges[Quantity.KV_CACHE] <= 1.0
+    assert sum(values.counters[Quantity.FINISHED].values()) == replica.finished
+    assert values.buckets[Quantity.LATENCY][float("inf")] == replica.finished
+    families = list(text_string_to_metric_families(page.decode()))
+    assert len(families) > 40
+
+
+def test_generated_tokens_never_shrink() -> None:
+    made = workload(Offer(rps=3, slots=2, service_time_s=0.7), "a")
+    seen = 0
+    for step in range(300):
+        made.advance(step * 0.05)
+        now = made.replicas["a"].generated_tokens(step * 0.05)
+        assert now >= seen
+        seen = now
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (PageFault.EMPTY, "no such series"),
+        (PageFault.RENAMED, "no such series"),
+        (PageFault.NAN, "not a number"),
+        (PageFault.INF, "infinite"),
+        (PageFault.NEGATIVE, "negative"),
+    ],
+)
+def test_a_spoilt_page_has_no_usable_value(fault: PageFault, reason: str) -> None:
+    made = workload(Offer(rps=3), "a")
+    made.advance(5.0)
+    page = vllm_page(made.replicas["a"], 5.0, "m", fault)
+    values = read_page(page, plan_for(Engine.VLLM, ("concurrency", "latency")))
+    assert set(values.faults.values()) == {reason}
+    assert len(values.faults) == 4

@@ -67,6 +67,12 @@ def _page_url(text: str) -> str:
     return text
 
 
+def _not_empty(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise refused("the list is empty; allowed: one or more namespaces")
+    return names
+
+
 Address = Annotated[str, AfterValidator(_address)]
 PageUrl = Annotated[str, Field(max_length=2048), AfterValidator(_page_url)]
 
@@ -96,8 +102,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
@@ -181,7 +185,7 @@ class AutoscalingDefaults(Section):
     def _keeps_the_rules_of_workloads(self) -> Self:
         """What the operator wrote must be a range with a metric. The other rules depend on the workload."""
         try:
-            Autoscaling(**self.model_dump(exclude_unset=True))
+            Autoscaling.model_validate(self.model_dump(by_alias=True, exclude_unset=True))
         except ValidationError as error:
             broken = [refusal for refusal in _refusals(error) if refusal.field in _RULES_FOR_DEFAULTS]
             if broken:
@@ -240,7 +244,7 @@ class Quota(Section):
 class Project(Section):
     """An owner of GPUs. A namespace of no project is a project of its own, without limit."""
 
-    namespaces: Annotated[tuple[DnsName, ...], Field(min_length=1)]
+    namespaces: Annotated[tuple[DnsName, ...], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
     quota: Quota = Quota()
 
 
@@ -261,8 +265,6 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(
         alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
@@ -316,14 +318,15 @@ class Config(BaseSettings):
 
 def json_schema() -> dict[str, Any]:
     """The document as JSON Schema 2020-12, for editors and for the chart."""
-    schema = _without_titles(Config.model_json_schema(by_alias=True, mode="serialization"))
+    schema = _tidied(Config.model_json_schema(by_alias=True, mode="serialization"))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tidegate configuration", **schema}
 
 
-def _without_titles(node: Any) -> Any:
-    """pydantic's titles repeat the keys. A property that is called title keeps its schema, which is a mapping."""
+def _tidied(node: Any) -> Any:
+    """Without pydantic's titles, which repeat the keys, and with maps closed to names that match no pattern."""
     if isinstance(node, list):
-        return [_without_titles(item) for item in node]
+        return [_tidied(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {key: _without_titles(below) for key, below in node.items() if key != "title" or isinstance(below, dict)}
+    kept = {key: _tidied(below) for key, below in node.items() if key != "title" or isinstance(below, dict)}
+    return {**kept, "additionalProperties": False} if "patternProperties" in kept else kept

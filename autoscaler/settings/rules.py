@@ -41,8 +41,6 @@ class Ruled(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,

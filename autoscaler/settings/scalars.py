@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, WithJsonSchema
@@ -22,22 +23,22 @@ Seconds = Annotated[int, Field(strict=True, ge=0, le=3600)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 _THRESHOLD_LENGTH: Final = 32
-_PIECE: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_DURATION: Final = r"^(\d+(\.\d+)?(ms|s|m|h))+$"
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PIECE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_DURATION: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+_MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
 def parse_duration(text: str) -> float:
     """Seconds of a duration: `parse_duration("1m30s") == 90.0`. Raises ValueError without a sentence of its own."""
-    if not re.search(_DURATION, text):
+    if not re.fullmatch(_DURATION, text):
         raise ValueError(text)
-    return sum(float(number) * _SECONDS[unit] for number, unit in _PIECE.findall(text))
+    return float(sum(Fraction(number) * _MILLISECONDS[unit] for number, unit in _PIECE.findall(text)) / 1000)
 
 
 def format_duration(seconds: float) -> str:
     """A short text that reads back as the same: `format_duration(90) == "1m30s"`, `format_duration(1.5) == "1.5s"`."""
     if seconds != int(seconds):
-        return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+        return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.3f}".rstrip("0") + "s"
     pieces, left = "", int(seconds)
     for unit, size in (("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, size)
@@ -75,7 +76,7 @@ class Duration:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.read, serialization=core_schema.plain_serializer_function_ser_schema(format_duration)
+            self.read, serialization=core_schema.plain_serializer_function_ser_schema(format_duration, when_used="json")
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Size:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.read, serialization=core_schema.plain_serializer_function_ser_schema(_format_size)
+            self.read, serialization=core_schema.plain_serializer_function_ser_schema(_format_size, when_used="json")
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:

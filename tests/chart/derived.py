@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
-from autoscaler.settings.config import json_schema
-
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "tidegate"
 CRDS = ROOT / "config" / "crd"
+CONFIGURATION = ROOT / "config" / "schema" / "config.schema.json"
 BEGIN, END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 
 
@@ -34,8 +33,9 @@ def derived() -> dict[Path, str]:
 def _values_schema(path: Path) -> str:
     """`config` refers to the configuration's schema, which stands whole under `$defs`; the rest is written by hand."""
     schema = json.loads(path.read_text())
-    document = {key: value for key, value in json_schema().items() if key not in ("$schema", "$defs")}
-    schema["$defs"] = {"Configuration": document, **json_schema()["$defs"]}
+    configuration = json.loads(CONFIGURATION.read_text())
+    document = {key: value for key, value in configuration.items() if key not in ("$schema", "$id", "$defs")}
+    schema["$defs"] = {"Configuration": document, **configuration["$defs"]}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 

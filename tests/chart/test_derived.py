@@ -27,13 +27,6 @@ def test_the_chart_ships_every_crd_and_no_other() -> None:
     assert {path.name for path in (CHART / "files" / "crd").iterdir()} == {path.name for path in CRDS.glob("*.yaml")}
 
 
-def test_the_published_schema_of_the_configuration_is_the_one_in_the_chart() -> None:
-    published = json.loads((ROOT / "config" / "schema" / "config.schema.json").read_text())
-    definitions = dict(SCHEMA["$defs"])
-    assert published["properties"] == definitions.pop("Configuration")["properties"]
-    assert published["$defs"] == definitions
-
-
 def test_the_chart_has_the_version_of_the_daemon() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == project["version"]

@@ -11,14 +11,13 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from autoscaler.model.workload import Engine, Mode, Priority, Protocol
 from autoscaler.settings.autoscaling import METRIC, Autoscaling, Policy
-from autoscaler.settings.rules import BROKEN_RULES, Refusal
+from autoscaler.settings.rules import SHAPE_ONLY, Refusal, broken_rules
 from autoscaler.settings.scalars import (
     DNS_1123,
     Amount,
@@ -184,19 +183,11 @@ class AutoscalingDefaults(Section):
     @model_validator(mode="after")
     def _keeps_the_rules_of_workloads(self) -> Self:
         """What the operator wrote must be a range with a metric. The other rules depend on the workload."""
-        try:
-            Autoscaling.model_validate(self.model_dump(by_alias=True, exclude_unset=True))
-        except ValidationError as error:
-            broken = [refusal for refusal in _refusals(error) if refusal.field in _RULES_FOR_DEFAULTS]
-            if broken:
-                raise PydanticCustomError(
-                    BROKEN_RULES, "{count} broken", {"count": len(broken), "broken": broken}
-                ) from None
+        written = self.model_dump(by_alias=True, exclude_unset=True)
+        refusals = Autoscaling.model_validate(written, context=SHAPE_ONLY).refusals()
+        if broken := [refusal for refusal in refusals if refusal.field in _RULES_FOR_DEFAULTS]:
+            raise broken_rules(broken)
         return self
-
-
-def _refusals(error: ValidationError) -> list[Refusal]:
-    return [refusal for detail in error.errors() for refusal in detail.get("ctx", {}).get("broken", ())]
 
 
 class Defaults(Section):
@@ -300,7 +291,7 @@ class Config(BaseSettings):
                     says = f"namespace {namespace} is in project {other} already; allowed: one project per namespace"
                     broken.append(Refusal(f"projects.{project}.namespaces", says))
         if broken:
-            raise PydanticCustomError(BROKEN_RULES, "{count} broken", {"count": len(broken), "broken": broken})
+            raise broken_rules(broken)
         return self
 
     @classmethod

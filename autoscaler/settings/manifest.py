@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from autoscaler.settings.problems import Problem, problems_of
+from autoscaler.settings.rules import SHAPE_ONLY
 from autoscaler.settings.workload import InferenceWorkload
 from autoscaler.settings.yaml12 import Document, Path
 
@@ -40,6 +41,15 @@ def check(document: Document) -> list[Checked]:
 
 def check_workload(value: Any) -> list[Problem]:
     """Everything that is wrong with one InferenceWorkload."""
+    try:
+        workload = InferenceWorkload.model_validate(value, context=SHAPE_ONLY)
+    except ValidationError:
+        return _problems_of_shape(value)
+    return [Problem((*path, *refusal.path), refusal.sentence) for path, refusal in workload.all_refusals()]
+
+
+def _problems_of_shape(value: Any) -> list[Problem]:
+    """Wrong types and ranges, and the broken rules of those blocks that are well formed."""
     try:
         InferenceWorkload.model_validate(value)
     except ValidationError as error:

@@ -76,10 +76,7 @@ def _problems(detail: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Prob
     path: Path = tuple(detail["loc"])
     kind, value = str(detail["type"]), detail["input"]
     if kind == BROKEN_RULES:
-        return [
-            Problem((*path, *refusal.field.split(".")) if refusal.field else path, refusal.sentence)
-            for refusal in detail["ctx"]["broken"]
-        ]
+        return [Problem((*path, *refusal.path), refusal.sentence) for refusal in detail["ctx"]["broken"]]
     if kind == "refused":
         return [Problem(path, without_credentials(detail["msg"]))]
     if kind == "extra_forbidden":

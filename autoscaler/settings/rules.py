@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 BROKEN_RULES: Final = "broken_rules"  # the type of the pydantic error that carries them
+SHAPE_ONLY: Final = object()  # validation context in which rules are not held against objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Refusal:
 
     field: str
     sentence: str
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return tuple(self.field.split(".")) if self.field else ()
 
 
 class Ruled(BaseModel):
@@ -56,9 +61,17 @@ class Ruled(BaseModel):
     def _sentence(self, rule: Rule) -> str:
         return rule.says.format(**{name: _text(_value(self, name)) for name in _names(rule.says)})
 
+    def all_refusals(self) -> list[tuple[tuple[str, ...], Refusal]]:
+        """Every broken rule of this object and of the objects below it, with the path to that object."""
+        found: list[tuple[tuple[str, ...], Refusal]] = [((), refusal) for refusal in self.refusals()]
+        for name, field in type(self).model_fields.items():
+            if isinstance(below := getattr(self, name), Ruled):
+                found += [((str(field.alias), *path), refusal) for path, refusal in below.all_refusals()]
+        return found
+
     @model_validator(mode="after")
-    def _keeps_its_rules(self) -> Self:
-        if broken := self.refusals():
+    def _keeps_its_rules(self, info: ValidationInfo) -> Self:
+        if info.context is not SHAPE_ONLY and (broken := self.refusals()):
             raise PydanticCustomError(
                 BROKEN_RULES, "{count} rules are broken", {"count": len(broken), "broken": broken}
             )
@@ -68,6 +81,11 @@ class Ruled(BaseModel):
     def cel_validations(cls) -> list[dict[str, str]]:
         """The rules as `x-kubernetes-validations`."""
         return [_as_cel(rule, cls.cel_values) for rule in cls.rules]
+
+
+def broken_rules(broken: list[Refusal]) -> PydanticCustomError:
+    """One pydantic error that carries several refusals."""
+    return PydanticCustomError(BROKEN_RULES, "{count} rules are broken", {"count": len(broken), "broken": broken})
 
 
 def _as_cel(rule: Rule, values: Mapping[str, str]) -> dict[str, str]:

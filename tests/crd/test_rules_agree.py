@@ -1,0 +1,56 @@
+"""Each rule is written twice, in CEL and in Python. On any block whatever, both must break the same rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autoscaler.settings.manifest import check_workload
+from tests.crd.refusals import good
+from tests.realcluster.cluster import Cluster
+
+CREATE = "/apis/tidegate.dev/v1alpha1/namespaces/default/inferenceworkloads?dryRun=All&fieldValidation=Strict"
+
+_COUNTS = st.integers(0, 4)
+_POSITIVE = st.integers(1, 4)
+_BLOCKS = st.fixed_dictionaries(
+    {},
+    optional={
+        "minReplicas": _COUNTS,
+        "maxReplicas": _POSITIVE,
+        "initialReplicas": _COUNTS,
+        "activationReplicas": _POSITIVE,
+        "metric": st.sampled_from(["concurrency", "throughput", "latency", "kv-cache", "my_queue"]),
+        "metricThreshold": st.sampled_from(
+            [-1, 0, 1, 2, "-1", "0", "0.8", "800m", "1", "1.5", "2k", "1e3", "x", "", "+1"]
+        ),
+        "metricThresholdPercentage": st.sampled_from([1, 70, 72.5, 100]),
+        "scaleToZeroRetentionSeconds": st.sampled_from([0, 300]),
+        "concurrencyHardLimit": st.sampled_from([0, 4]),
+        "activation": st.just({"page": "gateway", "metric": "waiting"}) | st.none(),
+    },
+)
+
+
+def _offline(workload: dict[str, Any]) -> set[str]:
+    return {problem.sentence for problem in check_workload(workload)}
+
+
+def _online(cluster: Cluster, workload: dict[str, Any]) -> set[str]:
+    status, answer = cluster.request("POST", CREATE, workload)
+    if status == 201:
+        return set()
+    return {cause["message"].removeprefix("Invalid value: ") for cause in answer["details"]["causes"]}
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(block=_BLOCKS, engine=st.sampled_from(["auto", "custom"]))
+def test_both_break_the_same_rules_with_the_same_sentences(crds: Cluster, block: dict[str, Any], engine: str) -> None:
+    workload = good()
+    workload["spec"]["autoscaling"] = block
+    workload["spec"]["serving"]["engine"] = engine
+    assert _online(crds, workload) == _offline(workload)

@@ -317,7 +317,10 @@ def test_two_releases_of_one_name_share_no_object_but_crds() -> None:
         ({"config": {"scrape": {"concurrency": 5000}}}, "at '/config/scrape/concurrency': "),
         ({"config": {"watch": {"namespaces": ["A"]}}}, "at '/config/watch/namespaces/0': "),
         ({"config": {"log": {"level": "loud"}}}, "at '/config/log/level': "),
-        ({"config": {"projects": {"A_b": {"namespaces": ["x"]}}}}, "at '/config/projects': additional properties 'A_b'"),
+        (
+            {"config": {"projects": {"A_b": {"namespaces": ["x"]}}}},
+            "at '/config/projects': additional properties 'A_b'",
+        ),
         (
             {"config": {"api": {"bind": "127.0.0.1"}}},
             "config.api.bind: 127.0.0.1 cannot be reached by the kubelet's probes; allowed here: 0.0.0.0 or ::",

@@ -27,8 +27,12 @@ def demo(seed: int, plain: bool) -> None:
     console = Console(highlight=False)
     chosen = scenario.demo(seed)
     simulation = Simulation(chosen)
-    _say(report.opening(chosen))
-    most_gpus = _list(simulation) if plain or not _can_draw(console) else _watch(simulation, console)
+    _say([*report.opening(chosen), ""])
+    if plain or not _can_draw(console):
+        most_gpus = _list(simulation)
+    else:
+        time.sleep(READING_S)
+        most_gpus = watch(simulation, console, LIVE_S)
     _say(["", *report.closing(chosen, report.compare(chosen, simulation.outcomes(), most_gpus))])
 
 
@@ -45,7 +49,6 @@ def _can_draw(console: Console) -> bool:
 def _list(simulation: Simulation) -> int:
     """One line an event. Returns the most GPUs ever held."""
     story, most_gpus = Story(), 0
-    print()
     for moment in simulation.play():
         most_gpus = max(most_gpus, moment.gpus)
         for event in story.tell(moment):
@@ -53,11 +56,13 @@ def _list(simulation: Simulation) -> int:
     return most_gpus
 
 
-def _watch(simulation: Simulation, console: Console) -> int:
-    """The live picture at a constant speed. A slow terminal gets fewer frames, not a longer run."""
-    speed = simulation.scenario.duration_s / LIVE_S
+def watch(simulation: Simulation, console: Console, live_s: float) -> int:
+    """The live picture, in `live_s` wall seconds. A slow terminal gets fewer frames, not a longer run.
+
+    Returns the most GPUs ever held.
+    """
+    speed = simulation.scenario.duration_s / live_s
     story, picture, most_gpus = Story(), Picture(simulation.scenario, speed), 0
-    time.sleep(READING_S)
     with Live(picture, console=console, auto_refresh=False) as live:
         started = drawn = time.monotonic()
         for moment in simulation.play():

@@ -87,7 +87,7 @@ def demo(seed: int) -> Scenario:
         Server(gpus=1, slots=16, start_s=60.0, prefill_tokens_per_s=8000.0, token_s=0.02),
         traces.copied(traces.load("servegen_tenantA_h65m55_h66m35.csv.gz"), 2, duration_s, chance),
         (
-            "arrivals: Alibaba ServeGen, one tenant, drawn from the published counts",
+            "arrivals: Alibaba ServeGen, one tenant, drawn from published counts",
             "and fits; every request twice, the copy within 30 s",
         ),
     )

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 
-from autoscaler.cli.demo import demo
+from autoscaler.cli.demo import demo, watch
 from autoscaler.simulator import report, scenario
 from autoscaler.simulator.picture import Picture, sparkline
 from autoscaler.simulator.report import Comparison, compare
@@ -54,6 +54,14 @@ def test_without_a_terminal_it_prints_lines(capsys: pytest.CaptureFixture[str]) 
 
     assert capsys.readouterr().out == plain
     assert plain.isascii()
+
+
+def test_the_live_picture_changes_no_number(compared: tuple[Scenario, Comparison]) -> None:
+    simulation = Simulation(compared[0])
+    terminal = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
+
+    assert watch(simulation, terminal, live_s=0.5) == compared[1].most_gpus
+    assert simulation.outcomes() == compared[1].tidegate.outcomes
 
 
 def test_the_quota_is_never_exceeded(played: tuple[Simulation, list[Moment], list[Event]]) -> None:
@@ -190,5 +198,5 @@ def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
 
 def test_a_sparkline_shows_zero_as_a_blank_and_the_largest_as_a_full_block() -> None:
     assert sparkline([0.0, 1.0, 4.0, 8.0]) == " ▂▅█"
-    assert sparkline([2.0, 4.0], top=8.0) == "▃▄"
+    assert sparkline([2.0, 4.0], top=8.0) == "▃▅"
     assert sparkline([]) == ""

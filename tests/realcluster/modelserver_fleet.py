@@ -168,7 +168,7 @@ class Fleet:
 
     async def _close(self, listener: Listener) -> None:
         listener.socket.close()
-        await listener.web.shutdown(timeout=0)
+        await listener.web.shutdown(timeout=0.01)  # 0 would wait for ever
 
     async def _answer(self, pod: Pod, request: web.BaseRequest) -> web.StreamResponse:
         workload = self._workload(pod)

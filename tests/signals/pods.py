@@ -35,7 +35,7 @@ class Pod:
         self.connections = 0
         self.headers = ""
         self._server: asyncio.Server | None = None
-        self._open: set[Writer] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def requests(self) -> int:
@@ -43,7 +43,7 @@ class Pod:
 
     async def start(self, port: int = 0) -> int:
         """Listen; returns the port."""
-        self._server = await asyncio.start_server(self._serve, self.ip, port)
+        self._server = await asyncio.start_server(self._accept, self.ip, port)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -51,12 +51,16 @@ class Pod:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in list(self._open):
-            writer.transport.abort()
-        await asyncio.sleep(0)
+        for serving in list(self._serving):
+            serving.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: Writer) -> None:
+        serving = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
-        self._open.add(writer)
         self.connections += 1
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -65,7 +69,6 @@ class Pod:
                     self.asked_at.append(asyncio.get_running_loop().time())
                     await self._answer(writer)
         finally:
-            self._open.discard(writer)
             writer.transport.abort()
 
     async def _answer(self, writer: Writer) -> None:

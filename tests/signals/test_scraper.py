@@ -8,9 +8,11 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from yarl import URL
 
 from autoscaler.model.signal import Quality, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import Engine, WorkloadKey
+from autoscaler.signals.fetch import PageFetcher
 from autoscaler.signals.scraper import PodScraper
 from autoscaler.signals.targets import PodAddress, ScrapeTarget, page_url
 from tests.signals.pods import Misbehaviour, Pod, until
@@ -199,6 +201,21 @@ async def test_hanging_pods_delay_nobody() -> None:
         before, began = world.pods[0].requests, time.monotonic()
         await until(lambda: world.pods[0].requests >= before + 10)
         assert time.monotonic() - began < 10 * PERIOD_S * 2.5
+
+
+async def test_a_cancellation_that_meets_a_time_out_is_not_lost() -> None:
+    pod = Pod("127.0.0.11")
+    pod.misbehaviour = Misbehaviour.HANG
+    address = URL(f"http://{pod.ip}:{await pod.start()}/")
+    fetcher = PageFetcher(timeout_s=0.1, max_page_bytes=1000)
+    fetching = asyncio.create_task(fetcher.get(address))
+    await until(lambda: pod.requests == 1)
+    time.sleep(0.2)  # noqa: ASYNC251 - holds the loop, so that both are due at once
+    asyncio.get_running_loop().call_soon(fetching.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    await fetcher.close()
+    await pod.stop()
 
 
 async def test_above_the_budget_the_period_is_stretched_and_told() -> None:

@@ -6,7 +6,7 @@ STAMP   := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast check bench cluster clean lock
+.PHONY: help env demo test test-fast check bench cluster cluster-stop clean lock
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,11 @@ bench: env  ## each file of benchmarks/ prints lines `figure value unit`
 cluster: env  ## leave a real control plane running; prints its kubeconfig and what to type next
 	@$(BIN)/python -m tests.realcluster.serve
 
+cluster-stop: env  ## end what `make cluster` left running
+	@$(BIN)/python -m tests.realcluster.serve --stop
+
 clean:  ## remove .venv and caches of this checkout (the built control plane stays in the user's cache)
+	@test ! -x $(BIN)/python || $(BIN)/python -m tests.realcluster.serve --stop >/dev/null 2>&1 || true
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tidegate dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -38,12 +38,12 @@ def phase_of(
     if record.phase is RolloutPhase.FAILED:
         limit = spec.initialization_timeout_s or 0
         return Phase.FAILED, f"{record.current} did not serve within {limit:.0f} s; its GPUs are released"
+    if grant.desired == 0 and record.initialized:
+        return Phase.RUNNING, f"at zero ({_ZERO.get(decision.rule, decision.rule.value)})"
     if counts.ready > 0:
         return Phase.RUNNING, _running(counts, decision, grant, spec)
     if grant.clipped and grant.granted == 0:
         return Phase.PENDING, shortfall(grant, spec)
-    if counts.granted == 0 and record.initialized:
-        return Phase.RUNNING, f"at zero ({_ZERO.get(decision.rule, decision.rule.value)})"
     if record.served_at is not None:
         phase = Phase.DEGRADED if record.serving else Phase.RESUMING
         return phase, f"0 of {counts.applied} replicas ready, {counts.starting} starting"

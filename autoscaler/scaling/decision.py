@@ -8,11 +8,14 @@ the number is in the decision. Never acts, never reads a clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from autoscaler.model.decision import Adjustment, Observation, Rule, ScalingDecision, SignalInput
 from autoscaler.model.signal import Activation, Quality, Reading, Shape, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import DesiredPhase, Mode, ScalingSpec, WorkloadSpec
 from autoscaler.scaling import kpa
+
+SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +123,23 @@ def _ask_policy(
         return state, _Answer(None)
     reading = seen.signals.readings.get(signal.name) if seen.signals else None
     state = _record(_fitted(scaling, signal, state, seen.ready, now), reading, seen.ready)
-    averages = state.windows.averages(now)
+    averages = state.windows.averages(_as_of(state, now))
     stable, panic = averages if averages else (None, None)
     result, memory = kpa.scale(_kpa_spec(scaling, signal), state.memory, seen.ready, stable, panic, now)
     answer = _Answer(
         result.desired, _arithmetic(signal, result), _inputs(signal, reading, stable, panic), memory.panicking
     )
     return replace(state, memory=memory), answer
+
+
+def _as_of(state: PolicyState, now: float) -> float:
+    """When to read the windows: at the newest sample, as long as it is one.
+
+    Samples come on whole seconds and a tick may fall just before one. Reading at the tick's own time would then find
+    the present bucket empty, and a panic window of one bucket would never see anything.
+    """
+    last = state.last_sample_at
+    return last if last is not None and now - last < SAMPLE_IS_NEW_S else now
 
 
 def _kpa_spec(scaling: ScalingSpec, signal: SignalSpec) -> kpa.KpaSpec:

@@ -97,6 +97,17 @@ def test_three_times_the_target_is_three_replicas() -> None:
     assert Timeline(workload(), 1).run(3, 21.0).desired == 3
 
 
+def test_a_tick_that_falls_just_before_each_sample_still_sees_the_burst() -> None:
+    """With a panic window of one bucket, reading at the tick's own time would find it empty every time."""
+    spec, state, replicas = workload(max_replicas=9), ScalingState(), 2
+    for second in range(1000, 1010):
+        value = 2.0 if second < 1008 else 42.0
+        seen = Observation(replicas, replicas, signals=signals(value, float(second), pods=replicas))
+        decision, state = decide(spec, state, seen, second + 1.0)  # the sample of this second is not there yet
+        replicas = decision.desired
+    assert (replicas, decision.panicking) == (6, True)
+
+
 def test_demand_beyond_the_maximum_stops_at_it_and_says_so() -> None:
     decision = Timeline(workload(), 2).run(3, 900.0)
     assert (decision.desired, decision.rule) == (8, Rule.MAX)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -96,7 +96,9 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
         node_pool=DEFAULT_POOL,
         priority=Priority(spec.priority or defaults.priority or Priority.VERY_HIGH),
         serving=_serving(serving, serving.port),
-        scaling=_scaling(merged(spec.autoscaling or Autoscaling(), defaults.autoscaling), spec.replicas, operator),
+        scaling=_scaling(
+            _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling), spec.replicas, operator
+        ),
         per_replica=_demand(serving.deployment.template.get("spec") or {}),
         service=service or meta.name,
         own_service=service is None or service == meta.name,
@@ -106,16 +108,37 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
 
 
 def merged(own: S, default: S | None) -> S:
-    """`own`, with the default's value where a field is None."""
+    """`own`, with the default's value where a field is None; blocks inside are merged alike."""
     if default is None:
         return own
-    missing = {name: getattr(default, name) for name in own.__struct_fields__ if getattr(own, name) is None}
-    return msgspec.structs.replace(own, **missing)
+    return type(own)(**{name: _either(getattr(own, name), getattr(default, name)) for name in own.__struct_fields__})
+
+
+def _either(own: Any, default: Any) -> Any:
+    if isinstance(own, msgspec.Struct) and isinstance(default, msgspec.Struct):
+        return merged(own, default)
+    return default if own is None else own
+
+
+def _autoscaling(own: Autoscaling, default: Autoscaling | None) -> Autoscaling:
+    """Merged, but what the workload wrote is never bent by an inherited half of the same pair."""
+    whole = merged(own, default)
+    if own.metric is not None and default is not None and own.metric != default.metric:
+        whole = msgspec.structs.replace(whole, metric_threshold=own.metric_threshold)
+    least, most = whole.min_replicas, whole.max_replicas
+    if least is not None and most is not None and most < least:
+        if own.max_replicas is None:
+            whole = msgspec.structs.replace(whole, max_replicas=least)
+        elif own.min_replicas is None:
+            whole = msgspec.structs.replace(whole, min_replicas=most)
+    return whole
 
 
 def _project(asked: str | None, namespace: str, operator: Operator) -> str:
-    """An unmapped namespace is a project of its own; nobody may spend another project's quota."""
-    mapped = operator.projects.get(namespace, namespace)
+    """The project that pays. An unmapped namespace is a project of its own, whatever a configured one is called."""
+    mapped = operator.projects.get(namespace)
+    if mapped is None:
+        mapped = namespace if (namespace, DEFAULT_POOL) not in operator.limits else f"namespace/{namespace}"
     if asked is not None and asked != mapped:
         raise _Wrong(
             "ProjectDenied", "NamespaceNotMapped", f"namespace {namespace} belongs to {mapped}, not to {asked}"

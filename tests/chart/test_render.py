@@ -73,7 +73,7 @@ def test_helm_finds_nothing_to_complain_about(values: Values) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), values=values)
 
 
-@pytest.mark.parametrize("version", ["1.29", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_every_object_satisfies_the_published_schema(values: Values, version: str) -> None:
     objects = render(values, f"--kube-version={version}")
@@ -133,19 +133,14 @@ def test_crds_are_the_shipped_ones_and_survive_the_release() -> None:
     assert {crd["metadata"]["annotations"]["helm.sh/resource-policy"] for crd in rendered.values()} == {"keep"}
 
 
-def test_the_ledger_waits_for_a_cluster_that_understands_its_rule() -> None:
-    crds = [each for each in render({}, "--kube-version=1.29.14") if each["kind"] == "CustomResourceDefinition"]
-    assert [crd["spec"]["names"]["plural"] for crd in crds] == ["inferenceworkloads"]
-
-
 def test_older_clusters_are_refused() -> None:
     with pytest.raises(
-        Refused, match=r"requires kubeVersion: >=1\.29\.0-0 which is incompatible with Kubernetes v1\.28"
+        Refused, match=r"requires kubeVersion: >=1\.30\.0-0 which is incompatible with Kubernetes v1\.29"
     ):
-        render({}, "--kube-version=1.28.15")
+        render({}, "--kube-version=1.29.14")
 
 
-@pytest.mark.parametrize("provider", ["1.29.1-gke.100", "1.31.2+k3s1", "1.30.0-eks-036c24b"])
+@pytest.mark.parametrize("provider", ["1.32.1-gke.100", "1.31.2+k3s1", "1.30.0-eks-036c24b"])
 def test_versions_with_a_provider_s_suffix_are_accepted(provider: str) -> None:
     assert render({}, f"--kube-version={provider}")
 

@@ -94,6 +94,41 @@ def test_the_workload_wins_over_the_configuration_and_that_over_the_built_in_def
     assert spec.scaling.signal.name == "queue"
 
 
+DEFAULTS = {"minReplicas": 2, "maxReplicas": 4, "metric": "queue", "metricThreshold": 10}
+
+
+@pytest.mark.parametrize(
+    ("own", "least", "most", "threshold"),
+    [
+        ({}, 2, 4, 10.0),
+        ({"minReplicas": 10}, 10, 10, 10.0),
+        ({"maxReplicas": 1}, 1, 1, 10.0),
+        ({"metric": "kv-cache"}, 2, 4, 0.8),
+        ({"metric": "queue"}, 2, 4, 10.0),
+        ({"metric": "tokens", "metricThreshold": 5}, 2, 4, 5.0),
+    ],
+)
+def test_an_inherited_half_of_a_pair_never_bends_what_the_workload_wrote(
+    own: dict[str, Any], least: int, most: int, threshold: float
+) -> None:
+    scaling = resolved(own, Operator(defaults=stored(DEFAULTS).spec)).scaling
+    assert (scaling.min_replicas, scaling.max_replicas) == (least, most)
+    assert scaling.signal is not None
+    assert scaling.signal.threshold == threshold
+
+
+def test_blocks_inside_are_merged_field_by_field() -> None:
+    serving = {"port": 1, "metrics": {"path": "/v1/metrics"}, "deployment": {"template": TEMPLATE}}
+    own = {"port": 8000, "metrics": {"port": 9000}, "deployment": {"template": TEMPLATE}}
+    spec = resolved({}, Operator(defaults=stored({}, serving=serving).spec), serving=own)
+    assert (spec.serving.port, spec.serving.metrics_port, spec.serving.metrics_path) == (8000, 9000, "/v1/metrics")
+
+
+def test_a_namespace_named_like_a_project_that_does_not_list_it_spends_nothing_of_it() -> None:
+    operator = Operator(projects={"team-a": "ml"}, limits={("ml", "default"): {"nvidia.com/gpu": 8000}})
+    assert resolved({}, operator).project == "namespace/ml"
+
+
 def test_operators_parameters_reach_the_policy() -> None:
     operator = Operator(kpa=KpaParameters(stable_window_s=6.0), ceiling_replicas=3)
     scaling = resolved({}, operator).scaling

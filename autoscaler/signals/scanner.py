@@ -31,9 +31,8 @@ _NAME_BYTES: Final = frozenset(
     bytes([byte]) for byte in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:"
 )
 _LABEL: Final = re.compile(rb'[ \t]*([A-Za-z_:][A-Za-z0-9_:]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*', re.DOTALL)
-_NUMBER: Final = re.compile(
-    rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)", re.IGNORECASE
-)
+_NUMBER: Final = rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf(?:inity)?|nan))"
+_VALUE: Final = re.compile(rb"\s*(" + _NUMBER + rb")(?:\s+" + _NUMBER + rb")?\s*")  # and perhaps a timestamp
 _TYPE: Final = re.compile(rb"#[ \t]*TYPE[ \t]+([^ \t]+)[ \t]+([a-z]+)[ \t\r]*")
 _ESCAPE: Final = re.compile(r'\\([\\n"])')
 
@@ -127,16 +126,8 @@ def _sample(line: bytes, name_end: int) -> tuple[bytes, float] | None:
         raw, rest = rest[1:close], rest[close + 1 :]
         if close < 0 or labels_of(raw) is None:
             return _MALFORMED
-    value = _value(rest)
-    return _MALFORMED if value is None else (raw, value)
-
-
-def _value(text: bytes) -> float | None:
-    """The number in `value [timestamp]`."""
-    fields = text.split()
-    if not 1 <= len(fields) <= 2 or any(_NUMBER.fullmatch(field) is None for field in fields):
-        return None
-    return float(fields[0])
+    value = _VALUE.fullmatch(rest)
+    return _MALFORMED if value is None else (raw, float(value[1]))
 
 
 @lru_cache(maxsize=16_384)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.scanner import MAX_LINE_BYTES, MAX_SAMPLES, labels_of, scan, type_of
 
+VLLM_PAGE = Path(__file__).parents[1] / "data" / "pages" / "vllm-synthetic.txt"
 Found = list[tuple[tuple[tuple[str, str], ...], float]]
 
 
@@ -87,6 +89,16 @@ def test_the_scanner_agrees_with_the_general_parser(page: str, name: str) -> Non
         assert actual is Fault.NO_SUCH_SERIES
     else:
         assert not isinstance(actual, Fault), page
+        assert comparable(actual) == comparable(expected)
+
+
+def test_every_series_of_a_whole_page_is_found_as_the_general_parser_finds_it() -> None:
+    page = VLLM_PAGE.read_text()
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    for name in {sample.name for sample in samples}:
+        expected = [(tuple(sorted(one.labels.items())), one.value) for one in samples if one.name == name]
+        actual = found(page, name)
+        assert not isinstance(actual, Fault)
         assert comparable(actual) == comparable(expected)
 
 

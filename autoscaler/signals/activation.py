@@ -125,7 +125,9 @@ class ActivationPages:
         return {name: str(page.fault) for name, page in sorted(self._pages.items()) if page.fault is not None}
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until cancelled. May be called again."""
+        for page in self._pages.values():
+            page.busy = False
         fetcher = PageFetcher(self._timeout_s, self._max_page_bytes)
         try:
             async with asyncio.TaskGroup() as group:

@@ -112,7 +112,9 @@ class PodScraper:
         return {key: workload.signals(now_s, period_s) for key, workload in self._workloads.items()}
 
     async def run(self) -> None:
-        """Scrape and sample until cancelled."""
+        """Scrape and sample until cancelled. May be called again: histories stay, their pages have aged."""
+        visits = [visit for by_uid in self._visits.values() for visit in by_uid.values()]
+        self._round = [(0.0, order, visit) for order, visit in enumerate(visits)]
         fetcher = PageFetcher(self._timeout_s, self._max_page_bytes)
         prompt: asyncio.Queue[_Visit] = asyncio.Queue()  # each pod stands in one of them at most once
         slow: asyncio.Queue[_Visit] = asyncio.Queue()

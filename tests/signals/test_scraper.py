@@ -203,6 +203,19 @@ async def test_hanging_pods_delay_nobody() -> None:
         assert time.monotonic() - began < 10 * PERIOD_S * 2.5
 
 
+async def test_a_scraper_that_was_stopped_can_run_again() -> None:
+    async with scene() as world:
+        world.pods[0].misbehaviour = Misbehaviour.HANG
+        await until(lambda: world.pods[0].requests > 0)
+    await world.pods[0].start(world.port)
+    world.pods[0].misbehaviour = None
+    again = asyncio.create_task(world.scraper.run())
+    await until(lambda: world.signals.readings["concurrency"].quality is Quality.FRESH)
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    await world.pods[0].stop()
+
+
 async def test_a_cancellation_that_meets_a_time_out_is_not_lost() -> None:
     pod = Pod("127.0.0.11")
     pod.misbehaviour = Misbehaviour.HANG

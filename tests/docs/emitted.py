@@ -1,0 +1,144 @@
+"""What the daemon can show, found in the code: conditions with their reasons, events, and the metrics of one page."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from autoscaler.api.board import Board, Totals
+from autoscaler.api.exposition import render
+from autoscaler.controller import cycle, events
+from autoscaler.model.decision import Grant, Rule, ScalingDecision, SignalInput
+from autoscaler.model.report import ConditionReport, Counts, CycleReport, QuotaReport, Status, WorkloadReport
+from autoscaler.model.resources import GPU
+from autoscaler.model.signal import Quality, SignalSpec
+from autoscaler.model.workload import (
+    DesiredPhase,
+    Engine,
+    Mode,
+    Priority,
+    Protocol,
+    ScalingSpec,
+    ServingSpec,
+    WorkloadKey,
+    WorkloadSpec,
+)
+
+ROOT = Path(__file__).parents[2]
+CONTROLLER = ROOT / "autoscaler" / "controller"
+KEY = WorkloadKey("ml-team", "llama")
+# call -> positions of the condition's type and of its reasons
+_SAYS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "ConditionReport": (0, (2,)),
+    "_flag": (0, (2, 4)),
+    "_Wrong": (0, (1,)),
+    "Unresolved": (0, (1,)),
+    "Trouble": (0, ()),
+}
+
+
+@cache
+def _calls(*modules: str) -> tuple[ast.Call, ...]:
+    trees = [ast.parse((CONTROLLER / f"{module}.py").read_text()) for module in modules]
+    return tuple(node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _texts(node: ast.expr) -> Iterator[str]:
+    """The texts that an argument can be: a literal, or either side of a choice."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from _texts(node.body)
+        yield from _texts(node.orelse)
+
+
+def conditions() -> dict[str, set[str]]:
+    """Type -> the reasons that stand in the code as texts. Reasons that are phases or rules are not among them."""
+    found: dict[str, set[str]] = {kind: set() for kind in _of_errors()}
+    for call in _calls("conditions", "reporting", "specs", "cycle"):
+        if _name(call) not in _SAYS or not call.args:
+            continue
+        at, reasons = _SAYS[_name(call)]
+        for kind in _texts(call.args[at]):
+            texts = found.setdefault(kind, set())
+            texts |= {text for place in reasons if place < len(call.args) for text in _texts(call.args[place])}
+    return found
+
+
+def _of_errors() -> set[str]:
+    """Conditions that errors of the API server turn into."""
+    tree = ast.parse(Path(str(cycle.__file__)).read_text())
+    [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "_condition_for"]
+    returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return) and node.value]
+    return {text for value in returned for text in _texts(value)}
+
+
+def event_reasons() -> dict[str, bool]:
+    """Reason -> is it a warning."""
+    found = dict(events._EDGES.values())
+    for call in _calls("events", "reporting"):
+        if _name(call) == "EventReport":
+            warning = len(call.args) > 2 and isinstance(call.args[2], ast.Constant) and call.args[2].value is True
+            found |= dict.fromkeys(_texts(call.args[0]), warning)
+    return found
+
+
+def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Name -> (type, labels), from a page with one workload that has everything."""
+    found = {}
+    for family in text_string_to_metric_families(render(_board()).decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert family.samples, f"the report of this test gives {name} no sample, so its labels stay unknown"
+        found[name] = (family.type, tuple(sorted(family.samples[0].labels)))
+    return found
+
+
+def _board() -> Board:
+    totals = Totals({("GET", "200"): 1}, "api", {"ok": 1}, 0.1, 1.0, 0)
+    board = Board(2.0, lambda: 0.0, lambda: True, lambda: totals, "0.0.0")
+    board.take(CycleReport(1.0, workloads={KEY: _workload()}, quota=(QuotaReport("ml-team", "default", GPU, 12, 2),)))
+    return board
+
+
+def _workload() -> WorkloadReport:
+    signal = SignalInput("concurrency", 12.0, 7.0, Quality.FRESH, 0.5)
+    return WorkloadReport(
+        key=KEY,
+        phase="Running",
+        phase_message="",
+        scaling_mode="Auto",
+        conditions=(ConditionReport("ScalingLimited", Status.TRUE, "QuotaLimited"),),
+        counts=Counts(ready=1),
+        revision="llama-01234567",
+        spec=_spec(),
+        decision=ScalingDecision(1.0, 1, 2, Rule.POLICY, 2, inputs=(signal,)),
+        grant=Grant(KEY, 2, 2),
+        scaled=(1, 2),
+    )
+
+
+def _spec() -> WorkloadSpec:
+    return WorkloadSpec(
+        key=KEY,
+        uid="u",
+        generation=1,
+        created_at=0.0,
+        desired_phase=DesiredPhase.RUNNING,
+        mode=Mode.ACTIVE,
+        project="ml-team",
+        node_pool="default",
+        priority=Priority.HIGH,
+        serving=ServingSpec(8000, Protocol.HTTP, 8000, "/metrics", Engine.VLLM),
+        scaling=ScalingSpec(1, 8, 1, 1, SignalSpec("concurrency", 10.0, 7.0)),
+        per_replica={GPU: 1000},
+        service="llama",
+        own_service=True,
+    )

@@ -118,14 +118,15 @@ def _workload() -> WorkloadReport:
         conditions=(ConditionReport("ScalingLimited", Status.TRUE, "QuotaLimited"),),
         counts=Counts(ready=1),
         revision="llama-01234567",
-        spec=_spec(),
+        spec=workload_spec(ScalingSpec(1, 8, 1, 1, SignalSpec("concurrency", 10.0, 7.0))),
         decision=ScalingDecision(1.0, 1, 2, Rule.POLICY, 2, inputs=(signal,)),
         grant=Grant(KEY, 2, 2),
         scaled=(1, 2),
     )
 
 
-def _spec() -> WorkloadSpec:
+def workload_spec(scaling: ScalingSpec) -> WorkloadSpec:
+    """A workload of one GPU a replica."""
     return WorkloadSpec(
         key=KEY,
         uid="u",
@@ -137,7 +138,7 @@ def _spec() -> WorkloadSpec:
         node_pool="default",
         priority=Priority.HIGH,
         serving=ServingSpec(8000, Protocol.HTTP, 8000, "/metrics", Engine.VLLM),
-        scaling=ScalingSpec(1, 8, 1, 1, SignalSpec("concurrency", 10.0, 7.0)),
+        scaling=scaling,
         per_replica={GPU: 1000},
         service="llama",
         own_service=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
@@ -34,6 +35,7 @@ from autoscaler.signals.activation import ActivationPages
 from autoscaler.signals.scraper import PodScraper
 
 STOP_WITHIN_S: Final = 5.0
+OPEN_FILES: Final = 65_536
 
 log = structlog.get_logger()
 
@@ -66,6 +68,7 @@ async def run(loaded: LoadedConfig, kubeconfig: Path | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    _raise_open_files()
     client = await connect(kubeconfig)
     log.info("daemon.started", version=version("tidegate"), api=client.host, config=loaded.sha256[:12])
     try:
@@ -80,6 +83,13 @@ async def run(loaded: LoadedConfig, kubeconfig: Path | None) -> None:
     finally:
         await client.close()
         log.info("daemon.stopped")
+
+
+def _raise_open_files() -> None:
+    """A thousand pods are a thousand kept connections; the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, OPEN_FILES) if hard > 0 else OPEN_FILES, hard))
 
 
 async def _run_parts(client: KubernetesClient, loaded: LoadedConfig) -> None:

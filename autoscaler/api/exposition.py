@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -47,11 +48,19 @@ def _totals(totals: Totals) -> Iterator[Metric]:
         ((code, method, totals.api_host), float(n)) for (method, code), n in sorted(totals.api_requests.items())
     ]
     yield _counter("rest_client_requests", "Requests to the API server", ("code", "method", "host"), requests)
-    pages = [((outcome,), float(n)) for outcome, n in sorted(totals.pages.items())]
+    pages = [((outcome,), float(n)) for outcome, n in sorted(_folded(totals.pages).items())]
     yield _counter("tidegate_scrape_pages", "Metrics pages by outcome", ("outcome",), pages)
     yield _counter("tidegate_scrape_seconds", "Seconds spent waiting for pages", (), [((), totals.scrape_seconds)])
     yield _gauge("tidegate_scrape_period_seconds", "Between two pages of a pod", (), [((), totals.scrape_period_s)])
     yield _counter("tidegate_events_dropped", "Events not written", (), [((), float(totals.events_dropped))])
+
+
+def _folded(pages: Mapping[str, int]) -> Counter[str]:
+    """A pod may answer any status; a label may not take any value: "http 503" counts as "http 5xx"."""
+    folded: Counter[str] = Counter()
+    for outcome, number in pages.items():
+        folded[f"http {outcome[5]}xx" if outcome.startswith("http ") else outcome] += number
+    return folded
 
 
 def _report(report: CycleReport) -> Iterator[Metric]:

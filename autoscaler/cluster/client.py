@@ -70,11 +70,18 @@ class KubernetesClient:
         body: object = None,
         content_type: str = JSON,
     ) -> bytes:
-        timeout = aiohttp.ClientTimeout(
-            total=READ_TIMEOUT_S + CONNECT_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
-        )
-        async with self._request(method, path, params, body, content_type, timeout) as response:
-            return await response.read()
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
+        try:
+            # not aiohttp's own total: it swallows a cancellation that arrives together with the time-out
+            async with (
+                asyncio.timeout(CONNECT_TIMEOUT_S + READ_TIMEOUT_S),
+                self._request(method, path, params, body, content_type, timeout) as response,
+            ):
+                return await response.read()
+        except TimeoutError as cause:
+            raise Unreachable(
+                f"{method} {path}: no answer within {CONNECT_TIMEOUT_S + READ_TIMEOUT_S:.0f} s"
+            ) from cause
 
     async def stream(self, path: str, params: Mapping[str, str], silence_s: float) -> AsyncIterator[bytes]:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=silence_s)

@@ -96,7 +96,7 @@ class Activation(StrEnum):
     """What an activation page says of a workload without replicas."""
 
     NOT_CONFIGURED = "not configured"
-    UNKNOWN = "unknown"  # the page is missing, or has no such series and never had
+    UNKNOWN = "unknown"  # the page is missing or cannot be read; one without the series reads IDLE
     IDLE = "idle"
     WAITING = "waiting"  # at least one request waits
 

@@ -44,18 +44,22 @@ class WorkloadReadings:
         self.pods: dict[str, PodHistory] = {}  # by uid, in the order of names
         self._window_s = window_s
         self._samples: dict[str, deque[Sample]] = {}
-        self.retarget(target)
+        self._left: list[tuple[PodHistory, float]] = []  # pods that went, and when; see `_still_counted`
+        self.retarget(target, 0.0)
 
-    def retarget(self, target: ScrapeTarget) -> None:
-        """The Ready pods, or what to read from them, changed: vanished pods are forgotten, the others keep all."""
+    def retarget(self, target: ScrapeTarget, now_s: float) -> None:
+        """The Ready pods, or what to read from them, changed: the pods that stay keep all."""
         ordered = sorted(target.pods, key=lambda pod: (pod.name, pod.uid))
         self.target = target
+        stay = {pod.uid for pod in ordered}
+        self._left += [(pod, now_s) for uid, pod in self.pods.items() if uid not in stay]
         self.pods = {pod.uid: self.pods.get(pod.uid) or PodHistory(pod.name) for pod in ordered}
         wanted = [spec.name for spec in target.signals]
         self._samples = {name: self._samples.get(name, deque(maxlen=KEPT_SAMPLES)) for name in wanted}
 
     def sample(self, at_s: float, now_s: float, period_s: float) -> None:
         """Draw the samples of the whole second `at_s`, at the instant `now_s` just after it."""
+        self._left = [(pod, left) for pod, left in self._left if 0 <= now_s - left < FRESH_PERIODS * period_s]
         for spec in self.target.signals:
             kept = self._samples[spec.name]
             while kept and kept[-1].at_s > at_s:
@@ -87,8 +91,19 @@ class WorkloadReadings:
         known = [part.value for part in parts if part.value is not None]
         if not known:
             return None
-        # KV cache: the mean over the pods, so that level × ready is the sum of what they use.
-        return math.fsum(known) / len(known) if spec.shape is Shape.LEVEL else math.fsum(known)
+        if spec.shape is Shape.LEVEL:  # the mean over the pods, so that level × ready is the sum of what they use
+            return math.fsum(known) / len(known)
+        return math.fsum([*known, *self._still_counted(parts)])
+
+    def _still_counted(self, parts: list[_Part]) -> list[float]:
+        """What pods that went carried last, until every pod that stays has a page from after they went.
+
+        Their requests do not vanish with them: they, or their retries, show up on the others' next pages.
+        """
+        oldest = min((part.at_s for part in parts if part.at_s is not None), default=0.0)
+        keys = next((part.keys for part in parts if part.keys), ())
+        found = [pod.sum(keys) for pod, left in self._left if oldest <= left and all(key in pod.tracks for key in keys)]
+        return [value for value, _ in (each for each in found if each is not None)]
 
     def _quantile(self, spec: SignalSpec, now_s: float, period_s: float, last: float | None) -> float | None:
         """The percentile over the requests that all pods finished within the window."""

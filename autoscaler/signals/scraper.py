@@ -82,6 +82,8 @@ class PodScraper:
         self._visits: dict[WorkloadKey, dict[str, _Visit]] = {}
         self._round: list[tuple[float, int, _Visit]] = []  # a heap by loop time
         self._sequence = 0
+        self._places: dict[WorkloadKey, float] = {}
+        self._workload_number = 0
         self._pods = 0
 
     @property
@@ -95,6 +97,7 @@ class PodScraper:
             del self._workloads[key]
             for visit in self._visits.pop(key).values():
                 visit.gone = True
+            del self._places[key]
         for key, target in targets.items():
             workload = self._workloads.get(key)
             if workload is None:
@@ -102,8 +105,8 @@ class PodScraper:
             elif workload.target == target:
                 continue
             else:
-                workload.retarget(target)
-            self._visits[key] = self._retargeted(workload, self._visits.get(key, {}))
+                workload.retarget(target, self._clock())
+            self._visits[key] = self._retargeted(workload, self._visits.get(key, {}), self._place(key))
         self._pods = sum(len(visits) for visits in self._visits.values())
 
     def readings(self, now_s: float) -> dict[WorkloadKey, WorkloadSignals]:
@@ -127,7 +130,18 @@ class PodScraper:
         finally:
             await fetcher.close()
 
-    def _retargeted(self, workload: WorkloadReadings, before: Mapping[str, _Visit]) -> dict[str, _Visit]:
+    def _place(self, key: WorkloadKey) -> float:
+        """A workload's place in the round, 0..1; all its pods share it.
+
+        Their pages must show one instant: a request that ends on one pod and is followed by another elsewhere would
+        else be counted on both, or on neither. Workloads spread evenly, whoever comes and goes.
+        """
+        if key not in self._places:
+            self._workload_number += 1
+            self._places[key] = self._workload_number * _GOLDEN_RATIO % 1.0
+        return self._places[key]
+
+    def _retargeted(self, workload: WorkloadReadings, before: Mapping[str, _Visit], place: float) -> dict[str, _Visit]:
         """The visits after a change of the target: kept for pods that stay, new and due at once for new ones."""
         after: dict[str, _Visit] = {}
         for pod in workload.target.pods:
@@ -135,7 +149,6 @@ class PodScraper:
             visit = before.get(pod.uid)
             if visit is None:
                 self._sequence += 1
-                place = self._sequence * _GOLDEN_RATIO % 1.0  # spreads evenly, whoever comes and goes
                 visit = _Visit(workload.target, workload.pods[pod.uid], url, place)
                 heapq.heappush(self._round, (0.0, self._sequence, visit))
             visit.target, visit.url = workload.target, url

@@ -93,6 +93,11 @@ class Daemon:
             raise RuntimeError(f"the daemon ended:\n{self.log()[-3000:]}")
         return self.get("/readyz")[0] == 200
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """kill -9."""
         assert self._process is not None

@@ -23,8 +23,8 @@ def test_load_at_three_times_the_target_is_answered_within_three_seconds_and_a_t
     cluster: Cluster, namespace: str, servers: ModelServers, start_daemon: StartDaemon
 ) -> None:
     tick_s = 2.0
-    start_daemon(tick="2s")
-    servers.set_load(namespace, "llama", concurrency=2, slots=100)
+    start_daemon(tick="2s", kpa={"stable-window": "60s"})
+    servers.set_load(namespace, "llama", concurrency=14, slots=100)
     workload = Workload(
         cluster, namespace, manifest("llama", {"minReplicas": 2, "maxReplicas": 5, **CONCURRENCY}, ready_after_s=1)
     )

@@ -172,21 +172,32 @@ def test_no_pods_is_absent_not_zero() -> None:
     pods = Pods(1, "concurrency")
     pods.page(0, 10.0, vllm(running=3))
     assert pods.sampled("concurrency", 10) == 3.0
-    pods.workload.retarget(pods.target(0))
+    pods.workload.retarget(pods.target(0), 10.2)
     signals = pods.workload.signals(10.5, 1.0)
     assert (signals.readings["concurrency"].value, signals.activity.value) == (None, None)
     assert signals.readings["concurrency"].quality is Quality.ABSENT
     assert signals.activity.quality is Quality.ABSENT
 
 
-def test_a_vanished_pod_is_dropped_at_once_and_the_others_keep_their_history() -> None:
+def test_what_a_pod_carried_counts_until_the_others_show_what_became_of_it() -> None:
     pods = Pods(2, "throughput")
     for pod in (0, 1):
         pods.page(pod, 10.0, vllm(finished=0))
         pods.page(pod, 11.0, vllm(finished=4))
     assert pods.sampled("throughput", 11) == 8.0
-    pods.workload.retarget(pods.target(1, first=1))
-    assert pods.sampled("throughput", 12) == 4.0
+    pods.workload.retarget(pods.target(1, first=1), 11.5)
+    assert pods.sampled("throughput", 12) == 8.0
+    pods.page(1, 12.5, vllm(finished=11.5))
+    assert pods.sampled("throughput", 13) == 5.0
+
+
+def test_what_a_pod_carried_is_forgotten_when_the_others_stay_silent() -> None:
+    pods = Pods(2, "concurrency")
+    for pod in (0, 1):
+        pods.page(pod, 11.0, vllm(running=4))
+    pods.workload.retarget(pods.target(1, first=1), 11.5)
+    assert pods.sampled("concurrency", 14) == 8.0
+    assert pods.sampled("concurrency", 15) == 4.0
 
 
 @pytest.mark.parametrize(

@@ -74,3 +74,22 @@ def test_every_make_target_has_a_help_text() -> None:
 
 def test_what_ci_runs_is_the_test_command_of_the_readme() -> None:
     assert re.search(r"^exec make test$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+def test_decisions_are_numbered_pages_of_one_form() -> None:
+    pages = sorted((ROOT / "docs" / "decisions").iterdir())
+    for number, page in enumerate(pages, start=1):
+        text = page.read_text()
+        assert re.fullmatch(rf"{number:04d}-[a-z0-9-]+\.md", page.name)
+        assert text.startswith(f"# {number}. "), page.name
+        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], page.name
+        assert len(text.splitlines()) <= 40, f"{page.name} is longer than a page"
+
+
+def test_what_contributing_names_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"(?:autoscaler|config|docs|tests|rollouts)/[\w./-]*\w", text)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) <= targets

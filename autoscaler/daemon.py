@@ -36,6 +36,7 @@ from autoscaler.signals.scraper import PodScraper
 
 STOP_WITHIN_S: Final = 5.0
 OPEN_FILES: Final = 65_536
+STATUS_SHARE: Final = 0.5  # of a tick's write budget; the rest is for counts, records and events
 
 log = structlog.get_logger()
 
@@ -107,7 +108,8 @@ async def _run_parts(client: KubernetesClient, loaded: LoadedConfig) -> None:
     )
     pages = ActivationPages({name: page.url for name, page in config.activation_pages.items()}, time.time)
     events = EventWriter(api, os.environ.get("POD_NAME") or socket.gethostname())
-    cycle = Cycle(api, store, scraper, pages, events, operator_of(config), time.time)
+    status_writes = max(1, int(config.writes.budget_per_second * config.tick * STATUS_SHARE))
+    cycle = Cycle(api, store, scraper, pages, events, operator_of(config), time.time, status_writes)
     board = Board(
         tick_s=config.tick,
         clock=time.monotonic,

@@ -1,8 +1,8 @@
 """What the daemon costs and how soon it acts: 100 workloads of 5 pods on a real control plane.
 
 Prints lines `figure value unit`. Takes about 4 min. The pods are KWOK's and their pages imitated: one process serves
-all 500 and shares the machine's cores with the control plane and the daemon, so reaction times are upper bounds. A burst
-goes from the target to three times the target; kpa with its default windows needs three samples of it to panic.
+all 500 and shares the machine's cores with the control plane and the daemon, so reaction times are upper bounds. A
+burst goes from the target to three times the target; kpa with its default windows needs three samples of it to panic.
 """
 
 from __future__ import annotations

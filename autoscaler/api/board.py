@@ -33,7 +33,6 @@ class Board:
     synced: Callable[[], bool]
     totals: Callable[[], Totals]
     version: str
-    config_hash: str = ""
     report: CycleReport | None = None
     started: float = field(init=False)
     finished_at: float | None = None  # steady seconds of the last good cycle

@@ -18,10 +18,11 @@ def owner_labels(workload: str) -> dict[str, str]:
 def metadata_of(
     workload: InferenceWorkload,
     name: str,
+    orphan: bool,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Metadata of an object of this workload. `deletionPolicy: Orphan` leaves the owner reference out."""
+    """Metadata of an object of this workload. `orphan` (deletionPolicy) leaves the owner reference out."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": workload.metadata.namespace,
@@ -29,7 +30,7 @@ def metadata_of(
     }
     if annotations:
         metadata["annotations"] = dict(annotations)
-    if workload.spec.deletion_policy != "Orphan":
+    if not orphan:
         metadata["ownerReferences"] = [
             {
                 "apiVersion": API_VERSION,

@@ -124,12 +124,12 @@ def differs(workload: InferenceWorkload, status: Mapping[str, Any], numbers_too:
 
 
 def _without_none(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _without_none(each) for key, each in value.items() if each is not None}
     return [_without_none(each) for each in value] if isinstance(value, list) else value
 
 
 def _meaning(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _meaning(each) for key, each in value.items() if key not in _NUMBERS}
     return [_meaning(each) for each in value] if isinstance(value, list) else value

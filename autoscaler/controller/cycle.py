@@ -23,9 +23,10 @@ from autoscaler.cluster.workloads.deployment import DeploymentRevisions
 from autoscaler.controller import reporting, snapshot
 from autoscaler.controller.events import Conditions
 from autoscaler.controller.ports import Activations, Signals
+from autoscaler.controller.publishing import Publisher
 from autoscaler.controller.reporting import Outcome, Trouble
 from autoscaler.controller.snapshot import Snapshot, Subject
-from autoscaler.controller.specs import Operator
+from autoscaler.controller.specs import Operator, Resolver
 from autoscaler.model.decision import Ask, Grant, ScalingDecision
 from autoscaler.model.report import CycleReport
 from autoscaler.model.signal import Quality
@@ -64,17 +65,18 @@ class Cycle:
         events: EventWriter,
         operator: Operator,
         clock: Callable[[], float],
+        status_writes_per_cycle: int = 50,
     ) -> None:
         self._api = api
         self._store = store
         self._signals = signals
         self._activations = activations
         self._events = events
-        self._operator = operator
+        self._resolver = Resolver(operator)
         self._clock = clock
         self._memory: dict[WorkloadKey, Memory] = {}
         self._told: Mapping[WorkloadKey, Conditions] = {}  # what the last events were told against
-        self._publisher = reporting.Publisher(events)
+        self._publisher = Publisher(events, status_writes_per_cycle)
 
     async def run(self) -> CycleReport:
         """Looks, decides, acts, tells."""
@@ -86,7 +88,7 @@ class Cycle:
         return await self.report(seen, decisions, grants, outcomes)
 
     def observe(self) -> Snapshot:
-        seen = snapshot.take(self._store, self._signals, self._activations, self._operator, self._clock())
+        seen = snapshot.take(self._store, self._signals, self._activations, self._resolver, self._clock())
         self._signals.set_targets(snapshot.scrape_targets(seen))
         return seen
 
@@ -101,7 +103,9 @@ class Cycle:
         return decisions
 
     def allocate(self, seen: Snapshot, decisions: Decisions) -> Grants:
-        return allocate([_ask(subject, decisions[subject.key]) for subject in seen.subjects], self._operator.limits)
+        return allocate(
+            [_ask(subject, decisions[subject.key]) for subject in seen.subjects], self._resolver.operator.limits
+        )
 
     def step(self, seen: Snapshot, decisions: Decisions, grants: Grants) -> Mapping[WorkloadKey, Step]:
         return {
@@ -128,7 +132,9 @@ class Cycle:
             for key, memory in self._memory.items()
             if memory.untrusted_since is not None
         }
-        report = reporting.compose(seen, decisions, grants, outcomes, waited, self._told, self._operator.limits)
+        report = reporting.compose(
+            seen, decisions, grants, outcomes, waited, self._told, self._resolver.operator.limits
+        )
         self._told = {key: {each.type: each for each in told.conditions} for key, told in report.workloads.items()}
         await self._publisher.publish(report, seen, outcomes, self._writer)
         return replace(report, duration_s=self._clock() - seen.at_s)
@@ -140,7 +146,9 @@ class Cycle:
         """Runs one workload's step; the one place that turns its errors into a value."""
         latest = subject.workload
         records = StatusWriter(self._api, subject.workload, self._store.workloads.assume)
-        revisions = DeploymentRevisions(self._api, subject.workload, subject.contents, self._uid_of(subject))
+        revisions = DeploymentRevisions(
+            self._api, subject.workload, subject.spec.orphan, subject.contents, self._uid_of(subject)
+        )
         traffic = ServiceTraffic(self._api, subject.workload, subject.spec)
         trouble: Trouble | None = None
         done: Sequence[machine.Command] = ()

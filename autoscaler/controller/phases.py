@@ -25,7 +25,6 @@ class Phase(StrEnum):
     STOPPING = "Stopping"
     STOPPED = "Stopped"
     FAILED = "Failed"
-    DELETING = "Deleting"
 
 
 def phase_of(

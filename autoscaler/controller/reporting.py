@@ -1,25 +1,16 @@
-"""The last part of a cycle: one frozen report, then the log line, status, and events made from it."""
+"""The last part of a cycle: one frozen report, from which everything that is told is made."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from autoscaler.cluster.errors import ApiError
-from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import OWNER_REVISION_LABEL, WORKLOAD_LABEL
 from autoscaler.cluster.status import (
-    NUMBERS_EVERY_S,
-    StatusWriter,
     conditions_of,
-    differs,
-    render_conditions,
-    timestamp,
 )
 from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
@@ -200,127 +191,4 @@ def _quota(seen: Snapshot, limits: Mapping[Domain, ResourceVector]) -> tuple[Quo
         QuotaReport(project, pool, name, limit, used.get((project, pool), {}).get(name, 0))
         for (project, pool), vector in sorted(limits.items())
         for name, limit in sorted(vector.items())
-    )
-
-
-class Publisher:
-    """Tells the world: one log line per change, status on change of meaning, events on edges."""
-
-    def __init__(self, recorder: EventWriter) -> None:
-        self._recorder = recorder
-        self._numbers_at: dict[WorkloadKey, float] = {}
-
-    async def publish(
-        self,
-        report: CycleReport,
-        seen: Snapshot,
-        outcomes: Mapping[WorkloadKey, Outcome],
-        writer: Callable[[Outcome], StatusWriter],
-    ) -> None:
-        unresolved_outcomes = {
-            WorkloadKey(each.metadata.namespace, each.metadata.name): Outcome(each, Record())
-            for each, _ in seen.unresolved
-        }
-        places = asyncio.Semaphore(PARALLEL_STATUS)
-
-        async def one(key: WorkloadKey, outcome: Outcome) -> None:
-            async with places:
-                await self._publish_one(report.workloads[key], outcome, report.at_s, writer)
-
-        everything = {**outcomes, **unresolved_outcomes}
-        self._numbers_at = {key: at for key, at in self._numbers_at.items() if key in everything}
-        await asyncio.gather(*(one(key, outcome) for key, outcome in everything.items()))
-
-    async def _publish_one(
-        self, report: WorkloadReport, outcome: Outcome, now: float, writer: Callable[[Outcome], StatusWriter]
-    ) -> None:
-        _log(report)
-        for event in report.events:
-            self._recorder.emit(outcome.workload, event, now)
-        status = render(report, outcome.workload, now)
-        numbers_too = now - self._numbers_at.get(report.key, 0.0) >= NUMBERS_EVERY_S
-        if not differs(outcome.workload, status, numbers_too):
-            return
-        try:
-            await writer(outcome).write(status)
-            self._numbers_at[report.key] = now
-        except ApiError as error:  # the next cycle tells it again
-            log.debug("status.not_written", workload=str(report.key), error=str(error))
-
-
-def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> dict[str, Any]:
-    """The report as fields of the status."""
-    counts = report.counts
-    status: dict[str, Any] = {
-        "phase": report.phase,
-        "phaseMessage": report.phase_message,
-        "observedGeneration": workload.metadata.generation,
-        "scalingMode": report.scaling_mode,
-        "conditions": render_conditions(workload, report.conditions, now),
-    }
-    if report.spec is None:
-        return status
-    labels = {WORKLOAD_LABEL: report.key.name, OWNER_REVISION_LABEL: report.revision or ""}
-    status |= {
-        "url": f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}",
-        "replicas": counts.ready + counts.starting,
-        "selector": ",".join(f"{key}={value}" for key, value in labels.items()),
-        "counts": {
-            "desired": counts.desired,
-            "granted": counts.granted,
-            "applied": counts.applied,
-            "ready": counts.ready,
-            "starting": counts.starting,
-            "terminating": counts.terminating,
-        },
-        "signals": _signals(report.decision),
-    }
-    if report.scaled is not None and report.decision is not None:
-        start, end = report.scaled
-        status["lastScale"] = {"at": timestamp(now), "from": start, "to": end, "reason": reason_text(report.decision)}
-    return status
-
-
-def _signals(decision: ScalingDecision | None) -> list[dict[str, Any]]:
-    rendered = []
-    for each in decision.inputs if decision else ():
-        signal: dict[str, Any] = {
-            "name": each.name,
-            "target": f"{each.target:.4g}",
-            "quality": each.quality.value,
-            "podsFresh": each.pods_fresh,
-            "podsExpected": each.pods_expected,
-        }
-        if each.value is not None:
-            signal["value"] = f"{each.value:.4g}"
-        if each.age_s is not None:
-            signal["ageSeconds"] = max(0, round(each.age_s))
-        rendered.append(signal)
-    return rendered
-
-
-def _log(report: WorkloadReport) -> None:
-    """One canonical line for a workload that changed."""
-    decision, grant = report.decision, report.grant
-    if report.error is not None and any(event.warning for event in report.events):
-        log.error("step.failed", workload=str(report.key), error=report.error)
-    if any(event.reason == "RevisionCreated" for event in report.events):
-        log.info("revision.created", workload=str(report.key), revision=report.revision, replicas=report.counts.applied)
-    if report.scaled is None or decision is None or grant is None:
-        return
-    log.info(
-        "scale.decided",
-        workload=str(report.key),
-        revision=report.revision,
-        before=report.scaled[0],
-        after=report.scaled[1],
-        rule=decision.rule.value,
-        recommended=decision.recommended,
-        desired=decision.desired,
-        granted=grant.granted,
-        arithmetic=decision.arithmetic,
-        inputs=[f"{each.name}={each.value} target={each.target} {each.quality.value}" for each in decision.inputs],
-        adjustments=[f"{each.rule.value} {each.before}->{each.after} {each.detail}" for each in decision.adjustments],
-        ready=report.counts.ready,
-        starting=report.counts.starting,
     )

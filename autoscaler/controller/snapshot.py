@@ -15,7 +15,7 @@ from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic import service as service_traffic
 from autoscaler.cluster.workloads import deployment as deployments
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.specs import Operator, Unresolved, resolve
+from autoscaler.controller.specs import Resolver, Unresolved
 from autoscaler.model.decision import Observation
 from autoscaler.model.report import ConditionReport
 from autoscaler.model.signal import Activation, WorkloadSignals
@@ -51,7 +51,7 @@ class Snapshot:
     patience_s: float  # a page may be missing this long before it is worth a word
 
 
-def take(store: Store, signals: Signals, activations: Activations, operator: Operator, now: float) -> Snapshot:
+def take(store: Store, signals: Signals, activations: Activations, resolver: Resolver, now: float) -> Snapshot:
     """Reads the copies, the readings and the activation pages; waits for nothing."""
     readings = signals.readings(now)
     pods = store.pods_by_revision()
@@ -61,13 +61,14 @@ def take(store: Store, signals: Signals, activations: Activations, operator: Ope
     for workload in sorted(store.workloads.every(), key=_key):
         if workload.metadata.deletion_timestamp:
             continue  # the garbage collector takes what we own
-        spec = resolve(workload, operator)
+        spec = resolver.resolve(workload)
         if isinstance(spec, Unresolved):
             unresolved.append((workload, spec))
             continue
         known = stored.get((spec.key.namespace, spec.key.name), {})
         activation = activations.state(spec.scaling.activation, now) if spec.scaling.activation else None
         subjects.append(_subject(store, workload, spec, known, pods, readings.get(spec.key), activation))
+    resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
     return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0)
 
 

@@ -6,7 +6,7 @@ that says which condition to show, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -71,6 +71,26 @@ def resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec | U
         return wrong.why
     except ValueError as error:
         return Unresolved("ScalingActive", "InvalidConfiguration", str(error))
+
+
+class Resolver:
+    """`resolve`, remembered per object and generation: at 1,000 workloads a fifth of a cycle otherwise."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+        self._known: dict[str, tuple[int, WorkloadSpec | Unresolved]] = {}  # by uid
+
+    def resolve(self, workload: InferenceWorkload) -> WorkloadSpec | Unresolved:
+        meta = workload.metadata
+        known = self._known.get(meta.uid)
+        if known is None or known[0] != meta.generation:
+            known = self._known[meta.uid] = (meta.generation, resolve(workload, self.operator))
+        return known[1]
+
+    def forget_all_but(self, uids: Set[str]) -> None:
+        """Drops what is remembered of deleted workloads."""
+        for uid in self._known.keys() - uids:
+            del self._known[uid]
 
 
 class _Wrong(Exception):

@@ -41,7 +41,6 @@ class Rule(StrEnum):
     MIN = "MinReplicas"
     MAX = "MaxReplicas"
     CEILING = "Ceiling"  # the operator's limit for every workload
-    QUOTA = "QuotaLimited"
 
 
 @dataclass(frozen=True, slots=True)

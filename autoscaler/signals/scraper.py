@@ -1,8 +1,8 @@
 """Reads every Ready pod's metrics page once a period, and says what is known of each workload.
 
-It decides when a page is fetched and nothing else: `pages` says what a page means, `readings` what it is worth. Pods
-have fixed, evenly spread places within the period, so that neither the daemon nor the network sees bursts, and pods
-that do not answer wait in a lane of their own, so that they delay nobody.
+It decides when a page is fetched and nothing else: `pages` says what a page means, `readings` what it is worth.
+Workloads have fixed, evenly spread places within the period, so that neither the daemon nor the network sees bursts;
+the pods of one are visited together. Pods that do not answer wait in a lane of their own, so that they delay nobody.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Story:
         name, held = view.model.name, f"{choice.after}"
         if choice.grant.clipped and name not in self._short:
             self._short.add(name)
-            text = f"{Rule.QUOTA.value}: {shortfall(choice.grant, view.model.spec)}"
+            text = f"QuotaLimited: {shortfall(choice.grant, view.model.spec)}"
             yield Event(at_s, name, Kind.QUOTA, held, text, text)
         elif not choice.grant.clipped and name in self._short:
             self._short.remove(name)

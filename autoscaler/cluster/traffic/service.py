@@ -75,6 +75,6 @@ class ServiceTraffic:
         return {
             "apiVersion": SERVICES.group_version,
             "kind": SERVICES.kind,
-            "metadata": metadata_of(self._workload, service),
+            "metadata": metadata_of(self._workload, service, self._spec.orphan),
             "spec": {"selector": {REVISION_LABEL: revision}, "ports": [port]},
         }

@@ -44,12 +44,14 @@ class DeploymentRevisions:
         self,
         api: KubeApi,
         workload: InferenceWorkload,
+        orphan: bool,
         contents: Mapping[str, Mapping[str, Any]],
         uid_of: Callable[[str], str | None],
     ) -> None:
         """`contents`: identity by revision name; `uid_of`: uid of the Deployment that was observed."""
         self._api = api
         self._workload = workload
+        self._orphan = orphan
         self._contents = contents
         self._uid_of = uid_of
 
@@ -60,6 +62,7 @@ class DeploymentRevisions:
             "metadata": metadata_of(
                 self._workload,
                 revision.name,
+                self._orphan,
                 labels={OWNER_REVISION_LABEL: revision.name},
                 annotations={DIGEST_ANNOTATION: revision.digest},
             ),
@@ -87,7 +90,7 @@ class DeploymentRevisions:
 
     async def _create(self, revision: str, replicas: int) -> None:
         namespace = self._workload.metadata.namespace
-        body = render(self._workload, revision, self._contents[revision], replicas)
+        body = render(self._workload, revision, self._contents[revision], replicas, self._orphan)
         try:
             await self._api.call("POST", DEPLOYMENTS.path(namespace), body=body)
         except Conflict:  # an earlier try arrived, or it is somebody else's
@@ -112,7 +115,9 @@ class DeploymentRevisions:
         raise Conflict(f"Deployment {revision} changed {SCALE_TRIES} times under the write of its count")
 
 
-def render(workload: InferenceWorkload, revision: str, identity: Mapping[str, Any], replicas: int) -> dict[str, Any]:
+def render(
+    workload: InferenceWorkload, revision: str, identity: Mapping[str, Any], replicas: int, orphan: bool
+) -> dict[str, Any]:
     """The Deployment of a revision. Its pods carry the user's labels and ours."""
     template = dict(identity["deployment"]["template"])
     own = {WORKLOAD_LABEL: workload.metadata.name, OWNER_REVISION_LABEL: revision}
@@ -122,7 +127,7 @@ def render(workload: InferenceWorkload, revision: str, identity: Mapping[str, An
     return {
         "apiVersion": DEPLOYMENTS.group_version,
         "kind": DEPLOYMENTS.kind,
-        "metadata": metadata_of(workload, revision, labels={OWNER_REVISION_LABEL: revision}),
+        "metadata": metadata_of(workload, revision, orphan, labels={OWNER_REVISION_LABEL: revision}),
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 0,  # a revision's template never changes

@@ -1,0 +1,202 @@
+"""Tells the world what a cycle's report says: log lines, events, and status. Never decides, never waits for long.
+
+Events and log lines go out at once. Status is written on change of meaning; plain numbers every 30 s. At most a share
+of the write budget is spent on it each cycle, changes of meaning first, so that a thousand changes delay no decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from autoscaler.cluster.errors import ApiError
+from autoscaler.cluster.events import EventWriter
+from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.cluster.resources import OWNER_REVISION_LABEL, WORKLOAD_LABEL
+from autoscaler.cluster.status import NUMBERS_EVERY_S, StatusWriter, differs, render_conditions, timestamp
+from autoscaler.controller.reporting import Outcome, reason_text
+from autoscaler.controller.snapshot import Snapshot
+from autoscaler.model.decision import ScalingDecision
+from autoscaler.model.report import CycleReport, WorkloadReport
+from autoscaler.model.workload import WorkloadKey
+from rollouts.record import Record
+
+PARALLEL_WRITES: Final = 16
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """One status that is worth a write."""
+
+    outcome: Outcome
+    status: dict[str, Any]
+    numbers_only: bool
+    waiting_since: float
+
+
+class Publisher:
+    """Remembers what was told, so that nothing is told twice and nothing waits for ever."""
+
+    def __init__(self, recorder: EventWriter, writes_per_cycle: int) -> None:
+        self._recorder = recorder
+        self._writes_per_cycle = writes_per_cycle
+        self._numbers_at: dict[WorkloadKey, float] = {}
+        self._waiting_since: dict[WorkloadKey, float] = {}
+        self._settled: dict[WorkloadKey, tuple[object, ...]] = {}  # what the stored status is known to say
+        self._last_scale: dict[WorkloadKey, dict[str, Any]] = {}
+
+    async def publish(
+        self,
+        report: CycleReport,
+        seen: Snapshot,
+        outcomes: Mapping[WorkloadKey, Outcome],
+        writer: Callable[[Outcome], StatusWriter],
+    ) -> None:
+        unresolved = {
+            WorkloadKey(each.metadata.namespace, each.metadata.name): Outcome(each, Record())
+            for each, _ in seen.unresolved
+        }
+        everything = {**outcomes, **unresolved}
+        for memory in (self._numbers_at, self._waiting_since, self._settled, self._last_scale):
+            for key in memory.keys() - everything.keys():
+                del memory[key]
+        pending = []
+        for key, outcome in everything.items():
+            self._tell(report.workloads[key], outcome, report.at_s)
+            found = self._pending(report.workloads[key], outcome, report.at_s)
+            if found is not None:
+                pending.append((key, found))
+        pending.sort(key=lambda each: (each[1].numbers_only, each[1].waiting_since, each[0]))
+        await self._write(pending[: self._writes_per_cycle], writer, report.at_s)
+
+    def _tell(self, report: WorkloadReport, outcome: Outcome, now: float) -> None:
+        _log(report)
+        for event in report.events:
+            self._recorder.emit(outcome.workload, event, now)
+        if report.scaled is not None and report.decision is not None:
+            start, end = report.scaled
+            why = reason_text(report.decision)
+            self._last_scale[report.key] = {"at": timestamp(now), "from": start, "to": end, "reason": why}
+
+    def _pending(self, report: WorkloadReport, outcome: Outcome, now: float) -> _Pending | None:
+        """The status to write, if it is worth it."""
+        numbers_too = now - self._numbers_at.setdefault(report.key, now) >= NUMBERS_EVERY_S
+        meaning = _meaning(report, outcome.workload)
+        if not numbers_too and self._settled.get(report.key) == meaning:
+            return None
+        status = render(report, outcome.workload, now)
+        if report.key in self._last_scale:
+            status["lastScale"] = self._last_scale[report.key]
+        changed = differs(outcome.workload, status, numbers_too=False)
+        if not changed:
+            self._settled[report.key] = meaning
+        if not changed and not (numbers_too and differs(outcome.workload, status, numbers_too=True)):
+            self._waiting_since.pop(report.key, None)
+            return None
+        return _Pending(outcome, status, not changed, self._waiting_since.setdefault(report.key, now))
+
+    async def _write(
+        self, pending: list[tuple[WorkloadKey, _Pending]], writer: Callable[[Outcome], StatusWriter], now: float
+    ) -> None:
+        places = asyncio.Semaphore(PARALLEL_WRITES)
+
+        async def one(key: WorkloadKey, each: _Pending) -> None:
+            async with places:
+                try:
+                    await writer(each.outcome).write(each.status)
+                except ApiError as error:  # the next cycle tells it again
+                    log.debug("status.not_written", workload=str(key), error=str(error))
+                    return
+            self._numbers_at[key] = now
+            self._waiting_since.pop(key, None)
+
+        await asyncio.gather(*(one(key, each) for key, each in pending))
+
+
+def _meaning(report: WorkloadReport, workload: InferenceWorkload) -> tuple[object, ...]:
+    """All that is worth a write of its own, and the version of the object that it was compared with."""
+    conditions = tuple((each.type, each.status, each.reason) for each in report.conditions)
+    quality = report.decision.quality if report.decision else None
+    version = workload.metadata.resource_version
+    return (version, report.phase, report.scaling_mode, conditions, report.counts, report.revision, quality)
+
+
+def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> dict[str, Any]:
+    """The report as fields of the status."""
+    counts = report.counts
+    status: dict[str, Any] = {
+        "phase": report.phase,
+        "phaseMessage": report.phase_message,
+        "observedGeneration": workload.metadata.generation,
+        "scalingMode": report.scaling_mode,
+        "conditions": render_conditions(workload, report.conditions, now),
+    }
+    if report.spec is None:
+        return status
+    labels = {WORKLOAD_LABEL: report.key.name, OWNER_REVISION_LABEL: report.revision or ""}
+    status |= {
+        "url": f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}",
+        "replicas": counts.ready + counts.starting,
+        "selector": ",".join(f"{key}={value}" for key, value in labels.items()),
+        "counts": {
+            "desired": counts.desired,
+            "granted": counts.granted,
+            "applied": counts.applied,
+            "ready": counts.ready,
+            "starting": counts.starting,
+            "terminating": counts.terminating,
+        },
+        "signals": _signals(report.decision),
+    }
+    return status
+
+
+def _signals(decision: ScalingDecision | None) -> list[dict[str, Any]]:
+    rendered = []
+    for each in decision.inputs if decision else ():
+        signal: dict[str, Any] = {
+            "name": each.name,
+            "target": f"{each.target:.4g}",
+            "quality": each.quality.value,
+            "podsFresh": each.pods_fresh,
+            "podsExpected": each.pods_expected,
+        }
+        if each.value is not None:
+            signal["value"] = f"{each.value:.4g}"
+        if each.age_s is not None:
+            signal["ageSeconds"] = max(0, round(each.age_s))
+        rendered.append(signal)
+    return rendered
+
+
+def _log(report: WorkloadReport) -> None:
+    """One canonical line for a workload that changed."""
+    decision, grant = report.decision, report.grant
+    if report.error is not None and any(event.warning for event in report.events):
+        log.error("step.failed", workload=str(report.key), error=report.error)
+    if any(event.reason == "RevisionCreated" for event in report.events):
+        log.info("revision.created", workload=str(report.key), revision=report.revision, replicas=report.counts.applied)
+    if report.scaled is None or decision is None or grant is None:
+        return
+    log.info(
+        "scale.decided",
+        workload=str(report.key),
+        revision=report.revision,
+        before=report.scaled[0],
+        after=report.scaled[1],
+        rule=decision.rule.value,
+        recommended=decision.recommended,
+        desired=decision.desired,
+        granted=grant.granted,
+        arithmetic=decision.arithmetic,
+        inputs=[f"{each.name}={each.value} target={each.target} {each.quality.value}" for each in decision.inputs],
+        adjustments=[f"{each.rule.value} {each.before}->{each.after} {each.detail}" for each in decision.adjustments],
+        ready=report.counts.ready,
+        starting=report.counts.starting,
+    )

@@ -3,7 +3,8 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
-WORKERS ?= 2
+# most tests wait for the cluster, so more workers than cores pay
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-fast check bench cluster cluster-stop clean lock

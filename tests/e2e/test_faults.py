@@ -43,14 +43,15 @@ def test_bad_pages_lower_nothing_and_recovery_is_reported_once(
     workloads = busy(cluster, namespace, servers, *FAULTS)
     for name, (fault, pods, _) in FAULTS.items():
         servers.set_fault(namespace, name, fault, pods)
-        servers.set_load(namespace, name, concurrency=0, slots=100)
     for workload in workloads:
         assert FAULTS[workload.name][2] in workload.wait_condition("Fallback", "True", "ScaleDownHeld")
+    for workload in workloads:  # only now: a page younger than three periods is still a fresh one
+        servers.set_load(namespace, workload.name, concurrency=0, slots=100)
     end = time.monotonic() + 14  # twice the stable window
     while time.monotonic() < end:
         assert {workload.name: workload.replicas() for workload in workloads} == dict.fromkeys(FAULTS, 4)
     for workload in workloads:
-        assert len(workload.events("MetricsUnavailable")) == 1
+        assert len(workload.told("MetricsUnavailable")) == 1
         assert workload.status()["phase"] == "Running"
 
     for workload in workloads:
@@ -59,8 +60,8 @@ def test_bad_pages_lower_nothing_and_recovery_is_reported_once(
         workload.wait_condition("Fallback", "False", "MetricsFresh")
         workload.wait_condition("ScalingActive", "True", "ValidMetricFound")
         workload.wait_replicas(1, timeout_s=60)
-        assert len(workload.events("MetricsRecovered")) == 1
-        assert len(workload.events("MetricsUnavailable")) == 1
+        assert len(workload.told("MetricsRecovered")) == 1
+        assert len(workload.told("MetricsUnavailable")) == 1
 
 
 def test_half_of_the_pages_are_enough_to_scale_up(
@@ -85,4 +86,4 @@ def test_killed_in_the_middle_of_a_load_the_successor_holds_the_count_and_goes_o
     workload.wait_replicas(7)
     servers.set_load(namespace, "llama", concurrency=1, slots=100)
     workload.wait_replicas(1, timeout_s=60)
-    assert len(workload.events("RevisionCreated")) == 1
+    assert len(workload.told("RevisionCreated")) == 1

@@ -54,7 +54,7 @@ def test_a_template_edit_is_announced_and_changes_nothing(cluster: Cluster, name
     time.sleep(2)
     assert {pod["metadata"]["uid"] for pod in workload.pods()} == pods
     assert workload.deployment()["metadata"]["generation"] == before["metadata"]["generation"]
-    assert len(workload.events("RolloutBlocked")) == 1
+    assert len(workload.told("RolloutBlocked")) == 1
 
     cluster.kubectl("delete", "deployment", before["metadata"]["name"], "-n", namespace)
     workload.wait_ready(2)
@@ -108,7 +108,7 @@ def test_paused_holds_the_count_and_heals_it(
     assert workload.never(2, 4) <= {2}
     workload.patch({"mode": "active"})
     workload.wait_replicas(8)
-    assert len(workload.events("Paused")) == len(workload.events("Resumed")) == 1
+    assert len(workload.told("Paused")) == len(workload.told("Resumed")) == 1
 
 
 def test_stopped_gives_everything_back_and_running_resumes(cluster: Cluster, namespace: str, daemon: Daemon) -> None:
@@ -132,7 +132,7 @@ def test_quota_is_shared_and_the_shortfall_named(cluster: Cluster, namespace: st
     second.wait_ready(2)
     message = second.wait_condition("ScalingLimited", "True", "QuotaLimited")
     assert message == "wants 3, has 2: 1 GPU short in project team (0 of 6 free)"
-    assert len(second.events("QuotaInsufficient")) == 1
+    assert len(second.told("QuotaInsufficient")) == 1
     used = 'tidegate_quota_gpus{node_pool="default",project="team",type="used"} 6.0'
     cluster.wait_for(lambda: used in daemon.get("/metrics")[1], "the quota in use")
     first.patch({"autoscaling": {"minReplicas": 3, "maxReplicas": 3}})
@@ -146,7 +146,7 @@ def test_somebody_elses_objects_are_left_alone(cluster: Cluster, namespace: str,
     assert "not ours" in workload.wait_condition("Conflict", "True")
     path = f"/api/v1/namespaces/{namespace}/services/llama"
     assert cluster.get(path)["spec"]["selector"] == {"app": "llama"}
-    assert len(workload.events("ConflictDetected")) == 1
+    assert len(workload.told("ConflictDetected")) == 1
     cluster.kubectl("delete", "service", "llama", "-n", namespace)
     workload.wait_condition("Conflict", "False")
 

@@ -100,6 +100,10 @@ class Workload:
             if each["reason"] == reason and each["regarding"]["name"] == self.name
         ]
 
+    def told(self, reason: str) -> list[str]:
+        """Notes of the events of this reason, once there is one: they are written beside the decisions."""
+        return self.cluster.wait_for(lambda: self.events(reason), f"an event {reason} about {self.name}")
+
     def wait_replicas(self, count: int, timeout_s: float = 30.0) -> None:
         self.cluster.wait_for(lambda: self.replicas() == count, f"{self.name} to have {count} replicas", timeout_s)
 

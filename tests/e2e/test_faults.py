@@ -26,7 +26,7 @@ FAULTS: dict[str, tuple[str, float | None, str]] = {
 def busy(cluster: Cluster, namespace: str, servers: ModelServers, *names: str) -> list[Workload]:
     """Workloads of four replicas under a load that needs four, for longer than a stable window."""
     for name in names:
-        servers.set_load(namespace, name, concurrency=28, slots=100)
+        servers.set_load(namespace, name, concurrency=25, slots=100)
     workloads = [Workload(cluster, namespace, manifest(name, AUTOSCALING)) for name in names]
     for workload in workloads:
         workload.wait_replicas(4)

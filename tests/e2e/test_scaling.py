@@ -57,7 +57,7 @@ def _answer_to_a_burst(cluster: Cluster, namespace: str, servers: ModelServers, 
 def test_calm_comes_back_down_after_the_delay_and_not_before(
     cluster: Cluster, namespace: str, servers: ModelServers, daemon: Daemon
 ) -> None:
-    servers.set_load(namespace, "llama", concurrency=28, slots=100)
+    servers.set_load(namespace, "llama", concurrency=25, slots=100)
     workload = Workload(
         cluster,
         namespace,

@@ -12,25 +12,12 @@ from typing import Any, Final
 
 import msgspec
 
-GROUP: Final = "tidegate.dev"
+from autoscaler.cluster.resources import GROUP, Metadata
+
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "InferenceWorkload"
 PLURAL: Final = "inferenceworkloads"
-
-
-class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The metadata that we read. Instants are RFC 3339; `unix_seconds` turns them into numbers."""
-
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    generation: int = 0
-    resource_version: str = ""
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -157,7 +144,7 @@ class InferenceWorkload(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 
     api_version: str = API_VERSION
     kind: str = KIND
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: Metadata = Metadata()
     spec: Spec = Spec()
     status: Status | None = None
 

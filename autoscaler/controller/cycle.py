@@ -31,7 +31,7 @@ from autoscaler.model.decision import Ask, Grant, ScalingDecision
 from autoscaler.model.report import CycleReport
 from autoscaler.model.signal import Quality
 from autoscaler.model.workload import WorkloadKey
-from autoscaler.scaling.allocation import allocate
+from autoscaler.scaling.allocation import allocate, ask_of
 from autoscaler.scaling.decision import ScalingState, decide
 from rollouts import machine
 from rollouts.driver import Driver
@@ -180,20 +180,10 @@ def _untrusted_since(before: Memory, decision: ScalingDecision, now: float) -> f
 
 
 def _ask(subject: Subject, decision: ScalingDecision) -> Ask:
-    seen, spec = subject.observed.current, subject.spec
-    failed = subject.record.phase is Phase.FAILED
-    return Ask(
-        key=subject.key,
-        project=spec.project,
-        node_pool=spec.node_pool,
-        priority_rank=spec.priority.rank,
-        created_at=spec.created_at,
-        per_replica=spec.per_replica,
-        applied=decision.current,
-        live_pods=seen.live if seen else 0,
-        desired=0 if failed else decision.desired,
-        floor=spec.scaling.min_replicas,
-    )
+    """A revision that failed gives its quota back, whatever the policy wants."""
+    seen = subject.observed.current
+    ask = ask_of(subject.spec, decision, seen.live if seen else 0)
+    return replace(ask, desired=0) if subject.record.phase is Phase.FAILED else ask
 
 
 def _has_work(subject: Subject, step: Step) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from autoscaler.model.decision import Ask, Grant
+from autoscaler.model.decision import Ask, Grant, ScalingDecision
 from autoscaler.model.resources import EMPTY, ResourceVector, add, replicas_that_fit, times
-from autoscaler.model.workload import WorkloadKey
+from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 
 Domain = tuple[str, str]  # project, node pool
 
@@ -26,6 +26,22 @@ def allocate(asks: Sequence[Ask], limits: Mapping[Domain, ResourceVector]) -> di
     for domain, group in groupby(by_domain, key=_domain):
         grants.update(_share(list(group), limits.get(domain, EMPTY)))
     return grants
+
+
+def ask_of(spec: WorkloadSpec, decision: ScalingDecision, live_pods: int) -> Ask:
+    """What a decision asks of the workload's quota domain."""
+    return Ask(
+        key=spec.key,
+        project=spec.project,
+        node_pool=spec.node_pool,
+        priority_rank=spec.priority.rank,
+        created_at=spec.created_at,
+        per_replica=spec.per_replica,
+        applied=decision.current,
+        live_pods=live_pods,
+        desired=decision.desired,
+        floor=spec.scaling.min_replicas,
+    )
 
 
 def _domain(ask: Ask) -> Domain:

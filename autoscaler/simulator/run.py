@@ -11,9 +11,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autoscaler.model.decision import Ask, Grant, Observation, ScalingDecision
+from autoscaler.model.decision import Grant, Observation, ScalingDecision
 from autoscaler.model.resources import GPU
-from autoscaler.scaling.allocation import allocate
+from autoscaler.scaling.allocation import allocate, ask_of
 from autoscaler.scaling.decision import ScalingState, decide
 from autoscaler.simulator.scenario import Model, Scenario
 from autoscaler.simulator.world import ModelWorld
@@ -125,7 +125,7 @@ class Simulation:
         for model in self.scenario.models:
             name = model.name
             decisions[name], self._states[name] = decide(model.spec, self._states[name], seen[name], now)
-        asks = [_ask(model, seen[model.name], decisions[model.name]) for model in self.scenario.models]
+        asks = [ask_of(model.spec, decisions[model.name], _live(seen[model.name])) for model in self.scenario.models]
         grants = allocate(asks, self._limits)
         return {
             model.name: self._apply(model.name, decisions[model.name], grants[model.spec.key])
@@ -167,20 +167,9 @@ def fixed(model: Model, scenario: Scenario, count: int) -> Outcome:
     return _outcome(model, world, 0, scenario.slo_wait_s)
 
 
-def _ask(model: Model, seen: Observation, decision: ScalingDecision) -> Ask:
-    spec = model.spec
-    return Ask(
-        key=spec.key,
-        project=spec.project,
-        node_pool=spec.node_pool,
-        priority_rank=spec.priority.rank,
-        created_at=spec.created_at,
-        per_replica=spec.per_replica,
-        applied=decision.current,
-        live_pods=(seen.ready or 0) + seen.starting + seen.terminating,
-        desired=decision.desired,
-        floor=spec.scaling.min_replicas,
-    )
+def _live(seen: Observation) -> int:
+    """Replicas that hold GPUs."""
+    return (seen.ready or 0) + seen.starting + seen.terminating
 
 
 def _outcome(model: Model, world: ModelWorld, scale_events: int, slo_wait_s: float) -> Outcome:

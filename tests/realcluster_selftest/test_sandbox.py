@@ -22,11 +22,19 @@ DEADLINE_S = 20.0
 def background(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A namespace with an orphan and a main process that both hold our pipe and would run for 1,000 s."""
     script = "(sleep 1000 &) ; echo ready; exec sleep 1000"
-    with subprocess.Popen(_command(tmp_path, script), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        _command(tmp_path, script),
+        stdout=subprocess.PIPE,
+        preexec_fn=_hear_hangups,  # a test run under nohup would hand its deafness down
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         yield process
         process.kill()
+
+
+def _hear_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _command(tmp_path: Path, script: str) -> list[str]:

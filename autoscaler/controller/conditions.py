@@ -38,6 +38,7 @@ class Facts:
     grant: Grant
     untrusted_for_s: float  # how long some ready pod has had no fresh page
     patience_s: float  # a page may be missing this long before it is worth a word
+    rebuilt: bool  # the record was lost not long ago
     error: str | None
 
 
@@ -65,6 +66,13 @@ def conditions(facts: Facts) -> tuple[ConditionReport, ...]:
             f"the template asks for {facts.record.update}; this version does not roll updates out: "
             f"{facts.record.current} goes on unchanged",
             "UpToDate",
+        ),
+        _flag(
+            "RecordRebuilt",
+            facts.rebuilt,
+            "StatusLost",
+            f"the status was lost; rebuilt from its objects: {facts.record.current}, {facts.record.replicas} replicas",
+            "RecordKept",
         ),
         _reconciling(facts),
         _progressing(facts),

@@ -39,6 +39,7 @@ from rollouts.machine import HaveReplicas, Step
 from rollouts.record import Phase
 
 PARALLEL_WORKLOADS: Final = 16
+REBUILT_SHOWN_S: Final = 600.0  # how long the condition RecordRebuilt stays True
 
 log = structlog.get_logger()
 Decisions = Mapping[WorkloadKey, ScalingDecision]
@@ -51,6 +52,7 @@ class Memory:
 
     scaling: ScalingState = field(default_factory=ScalingState)
     untrusted_since: float | None = None  # some ready pod has had no fresh page since then
+    rebuilt_at: float | None = None  # the record was lost and rebuilt
 
 
 class Cycle:
@@ -78,6 +80,16 @@ class Cycle:
         self._told: Mapping[WorkloadKey, Conditions] = {}  # what the last events were told against
         self._publisher = Publisher(events, status_writes_per_cycle)
 
+    def reconfigure(self, operator: Operator, status_writes_per_cycle: int) -> None:
+        """Another word of the operator for all further cycles; not within one. What was learned stays."""
+        self._resolver = Resolver(operator)
+        self._publisher.writes_per_cycle = status_writes_per_cycle
+
+    @property
+    def statuses_deferred(self) -> int:
+        """Left for later by the last cycle."""
+        return self._publisher.deferred
+
     async def run(self) -> CycleReport:
         """Looks, decides, acts, tells."""
         seen = self.observe()
@@ -98,7 +110,8 @@ class Cycle:
             before = self._memory.get(subject.key, Memory())
             decision, scaling = decide(subject.spec, before.scaling, subject.observation, seen.at_s)
             decisions[subject.key] = decision
-            memory[subject.key] = Memory(scaling, _untrusted_since(before, decision, seen.at_s))
+            rebuilt_at = seen.at_s if subject.record.current and not subject.stored.current else before.rebuilt_at
+            memory[subject.key] = Memory(scaling, _untrusted_since(before, decision, seen.at_s), rebuilt_at)
         self._memory = memory
         return decisions
 
@@ -132,8 +145,13 @@ class Cycle:
             for key, memory in self._memory.items()
             if memory.untrusted_since is not None
         }
+        rebuilt = {
+            key
+            for key, memory in self._memory.items()
+            if memory.rebuilt_at is not None and seen.at_s - memory.rebuilt_at < REBUILT_SHOWN_S
+        }
         report = reporting.compose(
-            seen, decisions, grants, outcomes, waited, self._told, self._resolver.operator.limits
+            seen, decisions, grants, outcomes, waited, rebuilt, self._told, self._resolver.operator.limits
         )
         self._told = {key: {each.type: each for each in told.conditions} for key, told in report.workloads.items()}
         await self._publisher.publish(report, seen, outcomes, self._writer)
@@ -153,7 +171,7 @@ class Cycle:
         trouble: Trouble | None = None
         done: Sequence[machine.Command] = ()
         try:
-            done = await Driver(records, revisions, traffic).run(subject.record, step)
+            done = await Driver(records, revisions, traffic).run(subject.stored, step)
         except Conflict as error:
             log.debug("step.overtaken", workload=str(subject.key), error=str(error))
         except ApiError as error:
@@ -187,7 +205,7 @@ def _ask(subject: Subject, decision: ScalingDecision) -> Ask:
 
 
 def _has_work(subject: Subject, step: Step) -> bool:
-    return bool(step.commands) or step.record != subject.record
+    return bool(step.commands) or step.record != subject.stored
 
 
 def _condition_for(error: ApiError) -> str:

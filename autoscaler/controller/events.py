@@ -18,6 +18,7 @@ _EDGES: Mapping[tuple[str, Status], tuple[str, bool]] = {
     ("Conflict", Status.TRUE): ("ConflictDetected", True),
     ("TemplateInvalid", Status.TRUE): ("TemplateInvalid", True),
     ("ProjectDenied", Status.TRUE): ("ProjectDenied", True),
+    ("RecordRebuilt", Status.TRUE): ("RecordRebuilt", True),
     ("Stalled", Status.TRUE): ("Stalled", True),
 }
 

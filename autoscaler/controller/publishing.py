@@ -44,8 +44,9 @@ class Publisher:
     """Remembers what was told, so that nothing is told twice and nothing waits for ever."""
 
     def __init__(self, recorder: EventWriter, writes_per_cycle: int) -> None:
+        self.writes_per_cycle = writes_per_cycle
+        self.deferred = 0  # statuses that the last cycle left for later ones
         self._recorder = recorder
-        self._writes_per_cycle = writes_per_cycle
         self._numbers_at: dict[WorkloadKey, float] = {}
         self._waiting_since: dict[WorkloadKey, float] = {}
         self._settled: dict[WorkloadKey, tuple[object, ...]] = {}  # what the stored status is known to say
@@ -73,7 +74,8 @@ class Publisher:
             if found is not None:
                 pending.append((key, found))
         pending.sort(key=lambda each: (each[1].numbers_only, each[1].waiting_since, each[0]))
-        await self._write(pending[: self._writes_per_cycle], writer, report.at_s)
+        self.deferred = max(0, len(pending) - self.writes_per_cycle)
+        await self._write(pending[: self.writes_per_cycle], writer, report.at_s)
 
     def _tell(self, report: WorkloadReport, outcome: Outcome, now: float) -> None:
         _log(report)

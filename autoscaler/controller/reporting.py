@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -63,6 +63,7 @@ def compose(
     grants: Mapping[WorkloadKey, Grant],
     outcomes: Mapping[WorkloadKey, Outcome],
     untrusted_for_s: Mapping[WorkloadKey, float],
+    rebuilt: Set[WorkloadKey],
     told: Mapping[WorkloadKey, Conditions],
     limits: Mapping[Domain, ResourceVector],
 ) -> CycleReport:
@@ -75,6 +76,7 @@ def compose(
             outcomes[subject.key],
             untrusted_for_s.get(subject.key, 0.0),
             seen.patience_s,
+            subject.key in rebuilt,
             told.get(subject.key) or subject.conditions_before,
         )
         for subject in seen.subjects
@@ -90,12 +92,15 @@ def _workload_report(
     outcome: Outcome,
     untrusted_for_s: float,
     patience_s: float,
+    rebuilt: bool,
     before: Conditions,
 ) -> WorkloadReport:
     spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
     phase, message = phase_of(spec, outcome.record, counts, decision, grant)
     error = outcome.trouble.message if outcome.trouble else None
-    facts = Facts(spec, outcome.record, phase, message, counts, decision, grant, untrusted_for_s, patience_s, error)
+    facts = Facts(
+        spec, outcome.record, phase, message, counts, decision, grant, untrusted_for_s, patience_s, rebuilt, error
+    )
     found = conditions(facts)
     if outcome.trouble is not None and outcome.trouble.condition != "AbleToScale":
         found = (*found, ConditionReport(outcome.trouble.condition, Status.TRUE, "Refused", outcome.trouble.message))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.cluster.owner import owned
 from autoscaler.cluster.resources import ControllerRevision, Pod
 from autoscaler.cluster.status import conditions_of, record_of
 from autoscaler.cluster.store import Store
@@ -22,6 +23,7 @@ from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from rollouts.machine import Observed
+from rollouts.rebuild import rebuild
 from rollouts.record import Record
 from rollouts.revision import Revision, identify, identity_of
 
@@ -33,7 +35,8 @@ class Subject:
     key: WorkloadKey
     workload: InferenceWorkload
     spec: WorkloadSpec
-    record: Record
+    stored: Record  # as the status has it
+    record: Record  # the same, or rebuilt where the status was lost
     observed: Observed
     observation: Observation
     contents: Mapping[str, Mapping[str, Any]]  # identity by revision name
@@ -67,7 +70,11 @@ def take(store: Store, signals: Signals, activations: Activations, resolver: Res
             continue
         known = stored.get((spec.key.namespace, spec.key.name), {})
         activation = activations.state(spec.scaling.activation, now) if spec.scaling.activation else None
-        subjects.append(_subject(store, workload, spec, known, pods, readings.get(spec.key), activation))
+        stored_record = record_of(workload)
+        record = stored_record if stored_record.current else _rebuilt(store, workload, spec, known, pods, now)
+        subjects.append(
+            _subject(store, workload, spec, (stored_record, record), known, pods, readings.get(spec.key), activation)
+        )
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
     return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0)
 
@@ -80,12 +87,13 @@ def _subject(
     store: Store,
     workload: InferenceWorkload,
     spec: WorkloadSpec,
+    records: tuple[Record, Record],
     known: Mapping[str, ControllerRevision],
     pods: Mapping[tuple[str, str], list[Pod]],
     signals: WorkloadSignals | None,
     activation: Activation | None,
 ) -> Subject:
-    record = record_of(workload)
+    stored, record = records
     namespace = spec.key.namespace
     newest, collisions = _newest(workload, record, known)
     current = record.current or newest.name
@@ -115,8 +123,27 @@ def _subject(
         sorted((_address(pod) for pod in own_pods if deployments.serves(pod)), key=lambda each: each.name)
     )
     return Subject(
-        spec.key, workload, spec, record, observed, observation, contents, addresses, conditions_of(workload)
+        spec.key, workload, spec, stored, record, observed, observation, contents, addresses, conditions_of(workload)
     )
+
+
+def _rebuilt(
+    store: Store,
+    workload: InferenceWorkload,
+    spec: WorkloadSpec,
+    known: Mapping[str, ControllerRevision],
+    pods: Mapping[tuple[str, str], list[Pod]],
+    now: float,
+) -> Record:
+    """The record of a workload whose status has none: rebuilt from its objects, or empty for a new workload."""
+    namespace = spec.key.namespace
+    names = [name for name, each in known.items() if owned(workload, each.metadata)]
+    there = [
+        deployments.observe(name, store.deployments.find(namespace, name), pods.get((namespace, name), []))
+        for name in sorted(names)
+    ]
+    selected = service_traffic.observe(spec.service, store.services.find(namespace, spec.service)).selects
+    return rebuild(there, selected, now) or Record()
 
 
 def _newest(

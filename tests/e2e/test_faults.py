@@ -87,3 +87,30 @@ def test_killed_in_the_middle_of_a_load_the_successor_holds_the_count_and_goes_o
     servers.set_load(namespace, "llama", concurrency=1, slots=100)
     workload.wait_replicas(1, timeout_s=60)
     assert len(workload.told("RevisionCreated")) == 1
+
+
+def test_a_wiped_status_is_rebuilt_with_the_counts_held_and_nothing_deleted(
+    cluster: Cluster, namespace: str, servers: ModelServers, daemon: Daemon
+) -> None:
+    """With a template edit pending, too: without the record it would look like the revision to serve."""
+    (workload,) = busy(cluster, namespace, servers, "llama")
+    before = workload.deployment()
+    pods = {pod["metadata"]["uid"] for pod in workload.pods()}
+    daemon.stop()
+    edited = manifest("llama", AUTOSCALING)
+    edited["spec"]["serving"]["deployment"]["template"]["spec"]["containers"][0]["image"] = "example/vllm:2"
+    Workload(cluster, namespace, edited)
+    path = f"/apis/tidegate.dev/v1alpha1/namespaces/{namespace}/inferenceworkloads/llama/status"
+    wiped = [{"op": "remove", "path": "/status"}]
+    assert cluster.request("PATCH", path, wiped, content_type="application/json-patch+json")[0] == 200
+    assert workload.status() == {}
+
+    daemon.start()
+    assert before["metadata"]["name"] in workload.wait_condition("RecordRebuilt", "True", "StatusLost")
+    assert len(workload.told("RecordRebuilt")) == 1
+    workload.never(4, 4)
+    assert workload.deployment()["metadata"]["uid"] == before["metadata"]["uid"]
+    assert {pod["metadata"]["uid"] for pod in workload.pods()} == pods
+    assert workload.status()["updateRevision"] != workload.status()["currentRevision"]
+    deployments = cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments?labelSelector=tidegate.dev/workload")
+    assert len(deployments["items"]) == 1

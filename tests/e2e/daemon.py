@@ -34,9 +34,20 @@ def free_port() -> int:
 class Daemon:
     """One daemon that watches one namespace."""
 
-    def __init__(self, cluster: Cluster, namespace: str, directory: Path, config: Mapping[str, Any]) -> None:
-        """Installs the chart; `config` is merged over what every test wants (own namespace, own port, quick ticks)."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        directory: Path,
+        config: Mapping[str, Any],
+        api_url: str | None = None,
+    ) -> None:
+        """Installs the chart; `config` is merged over what every test wants (own namespace, own port, quick ticks).
+
+        `api_url`: where the daemon finds the API server, e.g. a fault proxy; the cluster's own address otherwise.
+        """
         self.cluster = cluster
+        self.api_url = api_url or cluster.url
         self.namespace = namespace
         self.port = free_port()
         self._directory = directory
@@ -60,7 +71,7 @@ class Daemon:
             "clusters": [
                 {
                     "name": "c",
-                    "cluster": {"server": self.cluster.url, "certificate-authority": str(self.cluster.ca_path)},
+                    "cluster": {"server": self.api_url, "certificate-authority": str(self.cluster.ca_path)},
                 }
             ],
             "users": [{"name": "u", "user": {"token": token}}],

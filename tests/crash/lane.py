@@ -1,0 +1,231 @@
+"""One lane: a namespace with its own daemon behind its own fault proxy, where cells run one after another.
+
+Lanes do not know each other, so several run at once. A cell uses a workload of a name of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tests.crash.scenarios import Scenario, Subject
+from tests.crash.verdict import broken_invariants, difference, end_state
+from tests.crash.world import World
+from tests.e2e.daemon import Daemon
+from tests.realcluster import waiting
+from tests.realcluster.cluster import Cluster
+from tests.realcluster.errors import WaitError
+from tests.realcluster.faultproxy import FaultProxy
+from tests.realcluster.faultproxy_rules import Armed, CommitThenTimeOut, Drop, Exchange, Fault, HangUp, Rule
+
+CONFIG: Final = {"tick": "300ms", "log": {"level": "debug", "format": "json"}}
+QUIET_S: Final = 1.2  # four ticks without a write and without a change
+CELL_S: Final = 40.0
+NOT_STATE: Final = ("/events", "/leases")  # told or renewed by the clock; no state that a crash could leave half-done
+
+
+class Kind(StrEnum):
+    """How a write is interrupted. The last one is the same to the client as a time-out, and ten seconds shorter."""
+
+    BEFORE = "kill before"
+    AFTER = "kill after"
+    TIME_OUT = "time out"
+    HANG_UP = "hang up"
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """What an undisturbed run wrote, and where it ended."""
+
+    writes: tuple[str, ...]
+    state: dict[str, Any]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`write` counts from 1; 0 is what the user wrote."""
+
+    scenario: Scenario
+    write: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.scenario.name}, write {self.write}, {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`struck`: the write that was interrupted; None: there was no such write in this run."""
+
+    cell: Cell
+    struck: str | None
+    problems: tuple[str, ...]
+    seconds: float
+
+
+class Lane:
+    """Use it in a `with` statement."""
+
+    def __init__(self, cluster: Cluster, namespace: str, directory: Path) -> None:
+        self._cluster = cluster
+        self.namespace = namespace
+        self._directory = directory
+        self._began = 0.0  # of the wait that goes on (monotonic)
+        self._numbers = itertools.count(1)
+        self._stack = ExitStack()
+        self.crashes = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.proxy = stack.enter_context(FaultProxy(self._cluster.url, self._cluster.ca_path))
+            self.daemon = Daemon(self._cluster, self.namespace, self._directory, CONFIG, self.proxy.url)
+            self.world = stack.enter_context(World(self._cluster, self.namespace))
+            stack.callback(self.daemon.stop)
+            self.daemon.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def run_clean(self, scenario: Scenario) -> Clean:
+        """Once without a fault."""
+        subject, mark = self._prepare(scenario)
+        scenario.act(subject)
+        self._until(subject, lambda: scenario.done(subject), "the end of the scenario")
+        writes = tuple(_told(each, subject) for each in self.proxy.exchanges() if self._counts(each, subject))
+        clean = Clean(writes, end_state(self.world, subject.name), self._broken(scenario, subject, mark))
+        self._clear(subject)
+        return clean
+
+    def run_cell(self, cell: Cell, clean: Clean) -> Result:
+        """Once with one fault; what was wrong."""
+        began = time.monotonic()
+        problems: tuple[str, ...] = ()
+        subject, mark = self._prepare(cell.scenario)
+        armed = self._arm(cell, subject)
+        try:
+            self._act(cell, subject)
+            self._until(subject, lambda: self._reached(cell, clean, subject, armed), "the end state of the clean run")
+        except WaitError:
+            problems = tuple(difference(clean.state, end_state(self.world, subject.name))) or ("it was never quiet",)
+        finally:
+            self.proxy.disarm()
+        problems += self._broken(cell.scenario, subject, mark)
+        struck = _told(armed.hits[0], subject) if armed.hits else None
+        struck = "the user's own" if cell.write == 0 else struck
+        self._clear(subject)
+        return Result(cell, struck, problems, time.monotonic() - began)
+
+    def left_behind(self) -> list[str]:
+        """What is still there of all the deleted workloads, once the garbage collector had its time."""
+        kinds = ("InferenceWorkload", "Deployment", "ControllerRevision", "Service", "Pod")
+
+        def found() -> list[str]:
+            return [f"{kind} {each['metadata']['name']}" for kind in kinds for each in self.world.objects(kind)]
+
+        try:
+            waiting.wait_for(lambda: not found(), "the objects of deleted workloads to go", CELL_S)
+        except WaitError:
+            return found()
+        return []
+
+    # --- one run ---
+
+    def _prepare(self, scenario: Scenario) -> tuple[Subject, int]:
+        """A workload where the scenario starts, everything quiet; the mark from which its changes count."""
+        subject = Subject(self._cluster, self.world, f"cell-{next(self._numbers):03}")
+        scenario.prepare(subject)
+        self._until(subject, lambda: True, "quiet before the scenario")
+        self.proxy.forget()
+        return subject, self.world.mark()
+
+    def _arm(self, cell: Cell, subject: Subject) -> Armed:
+        faults: dict[Kind, Fault] = {
+            Kind.BEFORE: Drop(then=self._crash),
+            Kind.AFTER: CommitThenTimeOut(then=self._crash),
+            Kind.TIME_OUT: CommitThenTimeOut(),
+            Kind.HANG_UP: HangUp(commit=True),
+        }
+        never = 1_000_000
+        rule = Rule(faults[cell.kind], where=lambda exchange: self._counts(exchange, subject), nth=cell.write or never)
+        return self.proxy.arm(rule)
+
+    def _act(self, cell: Cell, subject: Subject) -> None:
+        """The user acts; for write 0 the daemon is down before, or killed right after."""
+        if cell.write == 0 and cell.kind is Kind.BEFORE:
+            self.daemon.kill()
+        cell.scenario.act(subject)
+        if cell.write == 0 and cell.kind is Kind.AFTER:
+            self.daemon.kill()
+        if cell.write == 0:
+            self.crashes += 1
+            self.daemon.start()
+
+    def _crash(self) -> None:
+        """kill -9, and a new process as the kubelet would start it. Runs in a thread of the proxy."""
+        self.daemon.kill()
+        self.crashes += 1
+        self.daemon.start()
+
+    def _reached(self, cell: Cell, clean: Clean, subject: Subject, armed: Armed) -> bool:
+        """The fault is over (or its write never came), and all is as it was without it."""
+        if armed.hits and not armed.is_over:
+            return False
+        return cell.scenario.done(subject) and end_state(self.world, subject.name) == clean.state
+
+    def _until(self, subject: Subject, holds: Callable[[], bool], what: str) -> None:
+        """Waits until it holds and nothing has been written or changed for a while."""
+
+        def quiet() -> bool:
+            return time.monotonic() - self._last_stir(subject) >= QUIET_S and holds()
+
+        self._began = time.monotonic()
+        waiting.wait_for(quiet, f"{what} ({self.namespace}/{subject.name})", CELL_S)
+
+    def _last_stir(self, subject: Subject) -> float:
+        """When something last happened to the workload, or the daemon last began anew (monotonic)."""
+        changes = self.world.changes(subject.name)
+        to_monotonic = time.monotonic() - time.time()
+        written = [
+            (each.ended_at or time.time()) + to_monotonic
+            for each in self.proxy.exchanges()
+            if self._counts(each, subject)
+        ]
+        return max([self._began, *(each.at_s for each in changes[-1:]), *written])
+
+    def _counts(self, exchange: Exchange, subject: Subject) -> bool:
+        """Is it a write of state, about this workload?"""
+        if not exchange.is_write or any(part in exchange.path for part in NOT_STATE):
+            return False
+        return subject.name in exchange.path or subject.name.encode() in exchange.body
+
+    def _broken(self, scenario: Scenario, subject: Subject, mark: int) -> tuple[str, ...]:
+        life = self.world.changes(subject.name)
+        since_act = self.world.changes(subject.name, mark)
+        return tuple(broken_invariants(life, since_act, scenario.bounds, subject.uid))
+
+    def _clear(self, subject: Subject) -> None:
+        if subject.exists():
+            subject.delete()
+
+
+def _told(exchange: Exchange, subject: Subject) -> str:
+    """A write in a few words: PATCH deployments/<workload>-1a2b3c4d/scale."""
+    path = exchange.path.partition("/namespaces/")[2].partition("/")[2].replace(subject.name, "W")
+    what = exchange.json()
+    if exchange.method == "POST":
+        path += f" {what['metadata']['name'].replace(subject.name, 'W')}"
+    if path.endswith("/status"):
+        path += " (record)" if "record" in what["status"] else " (report)"
+    return f"{exchange.method} {path}"

@@ -1,0 +1,162 @@
+"""What must hold: the same end state, whatever was interrupted, and nothing forbidden on the way there.
+
+Only values: what the watches of the test saw.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.crash.world import Change, Object, World
+
+OURS: Final = "tidegate.dev/"
+CREATED: Final = ("ControllerRevision", "Deployment", "Service")  # what the daemon makes
+STATUS_FIELDS: Final = ("phase", "scalingMode", "url", "replicas", "selector", "counts", "collisionCount")
+INSTANTS: Final = ("startedAt", "servedAt")
+
+
+def end_state(world: World, workload: str) -> dict[str, Any]:
+    """All that should be equal: names, labels, owners, counts, selectors, the record, phase and conditions.
+
+    Not uids, versions and times, nor `lastScale`, which tells of a decision and not of a state. The names of the
+    workload and the namespace are replaced, so that runs can be compared.
+    """
+    state: dict[str, Any] = {
+        "workload": [_workload(each) for each in world.objects("InferenceWorkload", workload)],
+        "pods": [_pod(each) for each in world.objects("Pod", workload)],
+    }
+    uids = {each["metadata"]["uid"] for each in world.objects("InferenceWorkload", workload)}
+    for kind in CREATED:
+        state[kind] = [_created(each, uids) for each in world.objects(kind, workload)]
+    text = json.dumps(state, sort_keys=True).replace(workload, "<workload>").replace(world.namespace, "<namespace>")
+    anonymous: dict[str, Any] = json.loads(text)
+    return anonymous
+
+
+def _workload(item: Object) -> dict[str, Any]:
+    status = item.get("status", {})
+    record = dict(status.get("record", {}))
+    record |= {name: name in record for name in INSTANTS}
+    return {
+        "spec": item["spec"],
+        "record": record,
+        "revisions": [status.get("currentRevision"), status.get("updateRevision")],
+        "seen": status.get("observedGeneration") == item["metadata"]["generation"],
+        "conditions": {each["type"]: [each["status"], each["reason"]] for each in status.get("conditions", ())},
+        **{name: status.get(name) for name in STATUS_FIELDS},
+    }
+
+
+def _pod(item: Object) -> dict[str, Any]:
+    conditions = {each["type"]: each["status"] for each in item.get("status", {}).get("conditions", ())}
+    labels = {key: value for key, value in item["metadata"]["labels"].items() if key != "pod-template-hash"}
+    return {
+        "ready": conditions.get("Ready"),
+        "leaving": "deletionTimestamp" in item["metadata"],
+        "labels": labels,
+    }
+
+
+def _created(item: Object, uids: set[str]) -> dict[str, Any]:
+    metadata, spec = item["metadata"], item.get("spec", {})
+    return {
+        "name": metadata["name"],
+        "labels": metadata.get("labels"),
+        "annotations": {k: v for k, v in metadata.get("annotations", {}).items() if k.startswith(OURS)},
+        "owned": [owner["uid"] in uids for owner in metadata.get("ownerReferences", ())],
+        "replicas": spec.get("replicas"),
+        "selector": spec.get("selector"),
+        "template": spec.get("template"),
+        "data": item.get("data"),
+    }
+
+
+def difference(wanted: Any, found: Any, where: str = "") -> Iterator[str]:
+    """Where two states differ, one line each."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for key in sorted(wanted.keys() | found.keys()):
+            yield from difference(wanted.get(key), found.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        for index, (one, other) in enumerate(zip(wanted, found, strict=True)):
+            yield from difference(one, other, f"{where}[{index}]")
+    elif wanted != found:
+        yield f"{where}: {_short(found)} instead of {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 160 else f"{text[:160]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a scenario allows on its way: counts that may be written, and how many pods may end."""
+
+    least: int
+    most: int
+    pods_ended: int = 0
+
+
+def broken_invariants(life: Sequence[Change], since_act: Sequence[Change], bounds: Bounds, uid: str) -> list[str]:
+    """What must not happen in any version that the server stored.
+
+    `life`: all changes since the workload was created; `since_act`: the later part, to which `bounds` apply. `uid`: the
+    workload's.
+    """
+    return [
+        *_counts(since_act, bounds),
+        *_pods_lost(since_act, bounds),
+        *_one_deployment(life),
+        *_owned(life, uid),
+        *_recorded_first(life),
+    ]
+
+
+def _counts(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:
+    for change in changes:
+        if change.kind == "Deployment" and change.type != "DELETED":
+            count = change.object["spec"]["replicas"]
+            if not bounds.least <= count <= bounds.most:
+                yield f"{change.name} was given {count} replicas; {bounds.least}..{bounds.most} would be right"
+
+
+def _one_deployment(changes: Sequence[Change]) -> Iterator[str]:
+    uids = {each.object["metadata"]["uid"] for each in changes if each.kind == "Deployment"}
+    if len(uids) > 1:
+        yield f"{len(uids)} Deployments for one workload"
+    names = {each.name for each in changes if each.kind == "ControllerRevision"}
+    if len(names) > 1:
+        yield f"more than one revision: {', '.join(sorted(names))}"
+
+
+def _pods_lost(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:
+    leaving = {
+        each.name
+        for each in changes
+        if each.kind == "Pod" and (each.type == "DELETED" or "deletionTimestamp" in each.object["metadata"])
+    }
+    if len(leaving) > bounds.pods_ended:
+        yield f"{len(leaving)} pods were ended; {bounds.pods_ended} would be right"
+
+
+def _owned(changes: Sequence[Change], uid: str) -> Iterator[str]:
+    for change in changes:
+        owners = [owner["uid"] for owner in change.object["metadata"].get("ownerReferences", ())]
+        if change.kind in CREATED and owners != [uid]:
+            yield f"{change.kind} {change.name} is nobody's: it would outlive its workload"
+
+
+def _recorded_first(changes: Sequence[Change]) -> Iterator[str]:
+    """The record names a revision before anything of it exists, so that a successor finds it."""
+    recorded: dict[str, int] = {}
+    for change in changes:
+        if change.kind == "InferenceWorkload":
+            recorded.setdefault(str(change.object.get("status", {}).get("currentRevision")), change.version)
+    for change in changes:
+        if change.kind in ("ControllerRevision", "Deployment") and change.type == "ADDED":
+            since = recorded.get(change.name)
+            if since is None or since > change.version:
+                yield f"{change.kind} {change.name} existed before any record of it"

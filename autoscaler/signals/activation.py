@@ -95,12 +95,12 @@ class ActivationPages:
 
     def set_pages(self, pages: Mapping[str, str]) -> None:
         """Poll exactly these pages (name → URL) from now on; an unchanged one keeps what it has seen."""
-        before = self._pages
-        self._pages = {}
+        before, after = self._pages, {}
         for name, address in pages.items():
             url = URL(address)
             kept = before.get(name)
-            self._pages[name] = kept if kept is not None and kept.url == url else _Page(url)
+            after[name] = kept if kept is not None and kept.url == url else _Page(url)
+        self._pages = after  # all or, where an address cannot be read, none
 
     def state(self, spec: ActivationSpec, now_s: float) -> Activation:
         """What the page says of this workload now. The first question also makes the series watched."""

@@ -25,13 +25,10 @@ class PageFetcher:
     """One session for all pages. Made inside a running loop; `close` when done."""
 
     def __init__(self, timeout_s: float, max_page_bytes: int) -> None:
-        self._timeout_s = timeout_s
-        self._max_page_bytes = max_page_bytes
+        self.set_limits(timeout_s, max_page_bytes)
         self._bytes_in_flight = 0
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
-            # The total is ours (see `get`): aiohttp's own, when it meets a cancellation, takes both back and goes on.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout_s / 2),
             headers={"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity", "User-Agent": "tidegate"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -40,13 +37,23 @@ class PageFetcher:
             max_field_size=MAX_HEADER_BYTES,
         )
 
+    def set_limits(self, timeout_s: float, max_page_bytes: int) -> None:
+        """For the pages to come."""
+        self._timeout_s = timeout_s
+        self._max_page_bytes = max_page_bytes
+        # The total is ours (see `get`): aiohttp's own, when it meets a cancellation, takes both back and goes on.
+        self._connect = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s / 2)
+
     async def close(self) -> None:
         await self._session.close()
 
     async def get(self, url: URL) -> bytes | str:
         """The page, or why there is none (a `Fault`, or `http_fault` of the status)."""
         try:
-            async with asyncio.timeout(self._timeout_s), self._session.get(url, allow_redirects=False) as response:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._session.get(url, allow_redirects=False, timeout=self._connect) as response,
+            ):
                 if response.status != 200:
                     response.close()  # an endless error page is not drained either
                     return http_fault(response.status)

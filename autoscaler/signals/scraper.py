@@ -67,16 +67,12 @@ class PodScraper:
         pages_per_s: float = 1_000.0,
         window_s: float = DEFAULT_WINDOW_S,
     ) -> None:
-        if min(period_s, timeout_s, max_page_bytes, pages_per_s, window_s) <= 0 or concurrency < 2:
-            raise ValueError("period, time-out, page size, budget and window must be above 0, concurrency at least 2")
+        if window_s <= 0 or concurrency < 2:
+            raise ValueError("the window must be above 0, concurrency at least 2")
         self.pages_total: Counter[str] = Counter()  # by "ok" or the reason
         self.scrape_seconds_total = 0.0  # time spent waiting for pages, summed over pods
         self._clock = clock
-        self._period_s = period_s
-        self._timeout_s = timeout_s
-        self._max_page_bytes = max_page_bytes
         self._concurrency = concurrency
-        self._pages_per_s = pages_per_s
         self._window_s = window_s
         self._workloads: dict[WorkloadKey, WorkloadReadings] = {}
         self._visits: dict[WorkloadKey, dict[str, _Visit]] = {}
@@ -85,11 +81,27 @@ class PodScraper:
         self._places: dict[WorkloadKey, float] = {}
         self._workload_number = 0
         self._pods = 0
+        self._fetcher: PageFetcher | None = None  # while `run` runs
+        self.set_limits(period_s, timeout_s, max_page_bytes, pages_per_s)
+
+    def set_limits(self, period_s: float, timeout_s: float, max_page_bytes: int, pages_per_s: float) -> None:
+        """Other limits for the pages to come. Histories stay; pods wait no longer than the new period."""
+        if min(period_s, timeout_s, max_page_bytes, pages_per_s) <= 0:
+            raise ValueError("period, time-out, page size and budget must be above 0")
+        self.period_s = period_s  # as asked for
+        self._timeout_s = timeout_s
+        self._max_page_bytes = max_page_bytes
+        self._pages_per_s = pages_per_s
+        if self._fetcher is not None:
+            self._fetcher.set_limits(timeout_s, max_page_bytes)
+            now_s = asyncio.get_running_loop().time()
+            self._round = [(min(due, self._next_due(visit, now_s)), n, visit) for due, n, visit in self._round]
+            heapq.heapify(self._round)
 
     @property
     def effective_period_s(self) -> float:
         """The time between two pages of a pod: longer than asked for where the pods exceed the budget."""
-        return max(self._period_s, self._pods / self._pages_per_s)
+        return max(self.period_s, self._pods / self._pages_per_s)
 
     def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
         """Scrape exactly these pods from now on. Call it with every tick; what did not change costs a comparison."""
@@ -118,7 +130,7 @@ class PodScraper:
         """Scrape and sample until cancelled. May be called again: histories stay, their pages have aged."""
         visits = [visit for by_uid in self._visits.values() for visit in by_uid.values()]
         self._round = [(0.0, order, visit) for order, visit in enumerate(visits)]
-        fetcher = PageFetcher(self._timeout_s, self._max_page_bytes)
+        fetcher = self._fetcher = PageFetcher(self._timeout_s, self._max_page_bytes)
         prompt: asyncio.Queue[_Visit] = asyncio.Queue()  # each pod stands in one of them at most once
         slow: asyncio.Queue[_Visit] = asyncio.Queue()
         try:
@@ -128,6 +140,7 @@ class PodScraper:
                 for number in range(self._concurrency):
                     group.create_task(self._work(fetcher, slow if number % 2 else prompt))
         finally:
+            self._fetcher = None
             await fetcher.close()
 
     def _place(self, key: WorkloadKey) -> float:

@@ -45,15 +45,32 @@ class Loop:
         self._synced = synced
         self._finished = finished
         self._poked = poked
+        self._turn = asyncio.Lock()  # held by a cycle, or by a change that must not fall into one
+        self._stopped = False
+
+    def set_tick(self, tick_s: float) -> None:
+        self._tick_s = tick_s
+
+    async def between_cycles(self, change: Callable[[], None]) -> None:
+        """Calls it while no cycle runs, and lets one follow at once. Raises what it raises."""
+        async with self._turn:
+            change()
+        self._poked.set()
+
+    def stop(self) -> None:
+        """No cycle begins any more; `run` returns when the present one has finished."""
+        self._stopped = True
+        self._poked.set()
 
     async def run(self) -> None:
         clock = asyncio.get_running_loop().time
         due = clock()
-        while True:
+        while not self._stopped:
             if self._synced():
                 self._poked.clear()
-                await self._one()
-            due = next_due(due, clock(), self._tick_s)
+                async with self._turn:
+                    await self._one()
+            due = min(next_due(due, clock(), self._tick_s), clock() + self._tick_s)  # the tick may be shorter now
             await asyncio.sleep(POKE_GAP_S)
             await self._wait(due - clock())
 

@@ -39,6 +39,14 @@ class EventWriter:
         except asyncio.QueueFull:
             self.dropped += 1
 
+    @property
+    def queued(self) -> int:
+        return self._queue.qsize()
+
+    async def flush(self) -> None:
+        """Returns when all that was queued has been written or given up; `run` must be running."""
+        await self._queue.join()
+
     async def run(self) -> None:
         while True:
             namespace, body = await self._queue.get()
@@ -47,6 +55,8 @@ class EventWriter:
             except ApiError as error:
                 self.dropped += 1
                 log.warning("event.not_written", reason=body["reason"], error=str(error))
+            finally:
+                self._queue.task_done()
 
     def _render(self, workload: InferenceWorkload, event: EventReport, at_s: float) -> dict[str, Any]:
         meta = workload.metadata

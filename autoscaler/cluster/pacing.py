@@ -12,10 +12,16 @@ class PacedApi:
     """KubeApi with at most `budget_per_s` writes a second; up to one second's worth may come at once."""
 
     def __init__(self, api: KubeApi, budget_per_s: float) -> None:
+        self.waited_s_total = 0.0  # by all writes together
         self._api = api
-        self._interval_s = 1 / budget_per_s
+        self.set_budget(budget_per_s)
         self._burst_s = 1.0
         self._next_at = 0.0  # loop time at which the bucket is empty
+
+    def set_budget(self, budget_per_s: float) -> None:
+        """Another budget for the writes to come."""
+        self.budget_per_s = budget_per_s
+        self._interval_s = 1 / budget_per_s
 
     async def call(
         self,
@@ -37,4 +43,5 @@ class PacedApi:
         now = asyncio.get_running_loop().time()
         self._next_at = max(self._next_at, now - self._burst_s) + self._interval_s
         if self._next_at > now:
+            self.waited_s_total += self._next_at - now
             await asyncio.sleep(self._next_at - now)

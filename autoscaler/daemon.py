@@ -1,4 +1,4 @@
-"""The composition root: the one place where settings, rooms and loops meet."""
+"""The composition root: the one place where settings, rooms and loops meet, and where the daemon begins and ends."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from autoscaler.api.board import Board, Totals
+from autoscaler.api.board import Board, Bounds, Configuration, Totals
 from autoscaler.api.server import application
 from autoscaler.cluster.client import KubernetesClient, connect
-from autoscaler.cluster.events import EventWriter
+from autoscaler.cluster.events import QUEUE_MOST, EventWriter
 from autoscaler.cluster.inferenceworkload import Spec
 from autoscaler.cluster.pacing import PacedApi
 from autoscaler.cluster.store import Store
@@ -28,17 +32,47 @@ from autoscaler.controller.loop import Loop
 from autoscaler.controller.specs import DEFAULT_POOL, Operator
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
+from autoscaler.reload import Refused, Reload
 from autoscaler.scaling.allocation import Domain
 from autoscaler.settings.config import Config
-from autoscaler.settings.load import LoadedConfig
+from autoscaler.settings.load import ConfigError, LoadedConfig, load
 from autoscaler.signals.activation import ActivationPages
 from autoscaler.signals.scraper import PodScraper
 
+OK: Final = 0
+FAILED: Final = 1
 STOP_WITHIN_S: Final = 5.0
+LAST_CYCLE_WITHIN_S: Final = 3.0  # of those; then it is cancelled, which is as safe as a crash
+LAST_EVENTS_WITHIN_S: Final = 1.0  # of those; what is not written by then is lost
+LAST_PAGES_WITHIN_S: Final = 0.5  # of those, for answers to whoever reads our pages
 OPEN_FILES: Final = 65_536
 STATUS_SHARE: Final = 0.5  # of a tick's write budget; the rest is for counts, records and events
+# What other parts were built with: listening, copies of namespaces, the log's chain, the scraper's workers.
+NEEDS_RESTART: Final = ("api.bind", "api.port", "watch.namespaces", "log.format", "scrape.concurrency")
 
 log = structlog.get_logger()
+
+
+class ScrapeLimits(TypedDict):
+    """What PodScraper can change while it runs."""
+
+    period_s: float
+    timeout_s: float
+    max_page_bytes: int
+    pages_per_s: float
+
+
+class Failed(Exception):
+    """The daemon cannot go on for a reason that a person can mend; the message says which."""
+
+
+class Died(Exception):
+    """A part ended of itself: a bug."""
+
+    def __init__(self, name: str, cause: Exception) -> None:
+        super().__init__(f"the part {name} died")
+        self.name = name
+        self.cause = cause
 
 
 def operator_of(config: Config) -> Operator:
@@ -63,27 +97,67 @@ def operator_of(config: Config) -> Operator:
     )
 
 
-async def run(loaded: LoadedConfig, kubeconfig: Path | None) -> None:
-    """Runs until SIGTERM or SIGINT."""
+def waits_for_restart(running: Config, changed: Config) -> tuple[str, ...]:
+    """Keys whose new values a running daemon cannot take."""
+    return tuple(key for key in NEEDS_RESTART if attrgetter(key)(running) != attrgetter(key)(changed))
+
+
+async def run(loaded: LoadedConfig, path: Path, kubeconfig: Path | None) -> int:
+    """Runs until SIGTERM or SIGINT, following changes of the configuration at `path`. Returns the exit status.
+
+    Whatever else ends it is the last line of the log.
+    """
+    stopped = stopped_by_signal()
+    _raise_open_files()
+    try:
+        await _run(loaded, path, kubeconfig, stopped)
+    except Exception as error:
+        _leave_at_latest(FAILED)
+        _tell(_first(error))
+        return FAILED
+    log.info("daemon.stopped")
+    return OK
+
+
+def _tell(error: Exception) -> None:
+    if isinstance(error, Failed):
+        log.error("daemon.failed", error=str(error))
+        return
+    part = error.name if isinstance(error, Died) else None
+    cause = _first(error.cause) if isinstance(error, Died) else error
+    log.error("daemon.failed", part=part, error=f"{type(cause).__name__}: {cause}", exc_info=cause)
+
+
+def _first(error: Exception) -> Exception:
+    """The first error of a group is the reason; the others follow from it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def stopped_by_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second ends the process at once, whatever it does."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    _raise_open_files()
-    client = await connect(kubeconfig)
-    log.info("daemon.started", version=version("tidegate"), api=client.host, config=loaded.sha256[:12])
-    try:
-        root = asyncio.create_task(_run_parts(client, loaded))
-        waiter = asyncio.create_task(stopped.wait())
-        await asyncio.wait({root, waiter}, return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
-        if root.done():
-            root.result()  # a part died: that is fatal, and its error is the reason
-        root.cancel()
-        await asyncio.wait({root}, timeout=STOP_WITHIN_S)
-    finally:
-        await client.close()
-        log.info("daemon.stopped")
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def stop() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        _leave_at_latest(OK)
+        stopped.set()
+
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    return stopped
+
+
+def _leave_at_latest(status: int) -> None:
+    """Ends the process when its time is up: a look-up of a name, for example, runs in a thread that nothing cancels."""
+    timer = threading.Timer(STOP_WITHIN_S, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
 
 
 def _raise_open_files() -> None:
@@ -93,49 +167,159 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, OPEN_FILES) if hard > 0 else OPEN_FILES, hard))
 
 
-async def _run_parts(client: KubernetesClient, loaded: LoadedConfig) -> None:
-    config = loaded.config
-    api = PacedApi(client, config.writes.budget_per_second)
-    poked = asyncio.Event()
-    store = Store(api, config.watch.namespaces, poked.set)
-    scraper = PodScraper(
-        time.time,
-        period_s=config.scrape.period,
-        timeout_s=config.scrape.timeout,
-        max_page_bytes=config.scrape.max_page_size,
-        concurrency=config.scrape.concurrency,
-        pages_per_s=config.scrape.pages_per_second,
-    )
-    pages = ActivationPages({name: page.url for name, page in config.activation_pages.items()}, time.time)
-    events = EventWriter(api, os.environ.get("POD_NAME") or socket.gethostname())
-    status_writes = max(1, int(config.writes.budget_per_second * config.tick * STATUS_SHARE))
-    cycle = Cycle(api, store, scraper, pages, events, operator_of(config), time.time, status_writes)
-    board = Board(
-        tick_s=config.tick,
-        clock=time.monotonic,
-        synced=lambda: store.synced,
-        totals=lambda: Totals(
-            client.requests,
-            client.host,
-            scraper.pages_total,
-            scraper.scrape_seconds_total,
-            scraper.effective_period_s,
-            events.dropped,
-        ),
-        version=version("tidegate"),
-    )
-    loop = Loop(cycle, config.tick, poked, lambda: store.synced, board.take)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_serve(board, config.api.bind, config.api.port))
-        for part in (store.run, scraper.run, pages.run, events.run, loop.run):
-            group.create_task(part())
+async def _run(loaded: LoadedConfig, path: Path, kubeconfig: Path | None, stopped: asyncio.Event) -> None:
+    client = await _connect(kubeconfig)
+    try:
+        daemon = Daemon(client, loaded, path)
+        async with _served(daemon.board, loaded.config.api.bind, loaded.config.api.port):
+            log.info("daemon.started", version=version("tidegate"), api=client.host, config=loaded.sha256[:12])
+            await daemon.run(stopped)
+    finally:
+        await client.close()
 
 
-async def _serve(board: Board, bind: str, port: int) -> None:
-    runner = web.AppRunner(application(board), access_log=None)
+async def _connect(kubeconfig: Path | None) -> KubernetesClient:
+    try:
+        return await connect(kubeconfig)
+    except Exception as error:  # of many libraries: files, YAML, certificates, commands of the kubeconfig
+        where = "without --kubeconfig, the ServiceAccount of a pod is used" if kubeconfig is None else str(kubeconfig)
+        raise Failed(f"no access to a cluster: {type(error).__name__}: {error} ({where})") from error
+
+
+@asynccontextmanager
+async def _served(board: Board, bind: str, port: int) -> AsyncIterator[None]:
+    runner = web.AppRunner(application(board), access_log=None, shutdown_timeout=LAST_PAGES_WITHIN_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, bind, port).start()
-        await asyncio.Event().wait()
+        try:
+            await web.TCPSite(runner, bind, port).start()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise Failed(f"cannot listen on {bind} port {port} (keys api.bind, api.port): {why}") from error
+        yield
     finally:
         await runner.cleanup()
+
+
+class Daemon:
+    """All parts, made from one configuration and changed by the next."""
+
+    def __init__(self, client: KubernetesClient, loaded: LoadedConfig, path: Path) -> None:
+        config = self._started_with = loaded.config
+        self._path = path
+        self._client = client
+        self._api = PacedApi(client, config.writes.budget_per_second)
+        poked = asyncio.Event()
+        self._store = store = Store(self._api, config.watch.namespaces, poked.set)
+        self._scraper = PodScraper(time.time, **_scrape_limits(config), concurrency=config.scrape.concurrency)
+        self._pages = ActivationPages(_page_urls(config), time.time)
+        self._events = EventWriter(self._api, os.environ.get("POD_NAME") or socket.gethostname())
+        operator, statuses = operator_of(config), _statuses_per_cycle(config)
+        self._cycle = Cycle(self._api, store, self._scraper, self._pages, self._events, operator, time.time, statuses)
+        self.board = Board(config.tick, time.monotonic, lambda: store.synced, self._totals, version("tidegate"))
+        self._loop = Loop(self._cycle, config.tick, poked, lambda: store.synced, self.board.take)
+        running = Configuration(loaded.sha256, time.time())
+        self._reload = Reload(path, self._read, self._change, self.board.show, running, time.time)
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Runs all parts until `stopped`. The death of one ends all, and is raised in a group."""
+        async with asyncio.TaskGroup() as group:
+            parts = {
+                "store": self._store.run,
+                "scraper": self._scraper.run,
+                "pages": self._pages.run,
+                "events": self._events.run,
+                "reload": self._reload.run,
+            }
+            tasks = [group.create_task(_for_ever(name, part)) for name, part in parts.items()]
+            loop = group.create_task(self._loop.run())  # ends when it is told to, before the others
+            await stopped.wait()
+            await self._finish(loop)
+            for task in tasks:
+                task.cancel()
+
+    async def _finish(self, loop: asyncio.Task[None]) -> None:
+        """Nothing new is decided; what is under way may end; what was to be told is told."""
+        log.info("daemon.stopping")
+        self.board.stopping = True
+        self._loop.stop()
+        await asyncio.wait({loop}, timeout=LAST_CYCLE_WITHIN_S)
+        if not loop.done():
+            log.warning("cycle.cancelled", after_s=LAST_CYCLE_WITHIN_S)
+            loop.cancel()
+        try:
+            async with asyncio.timeout(LAST_EVENTS_WITHIN_S):
+                await self._events.flush()
+        except TimeoutError:
+            log.warning("events.lost", number=self._events.queued)
+
+    def _read(self) -> tuple[str, LoadedConfig]:
+        try:
+            loaded = load(self._path, os.environ)
+        except ConfigError as error:
+            raise Refused(error.problems) from None
+        return loaded.sha256, loaded
+
+    async def _change(self, loaded: LoadedConfig) -> tuple[str, ...]:
+        """Changes everything between two cycles, or nothing. Returns the keys that wait for a restart."""
+        config = loaded.config
+        operator = operator_of(config)
+        await self._loop.between_cycles(lambda: self._take(config, operator))
+        return waits_for_restart(self._started_with, config)
+
+    def _take(self, config: Config, operator: Operator) -> None:
+        """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
+        self._pages.set_pages(_page_urls(config))
+        self._scraper.set_limits(**_scrape_limits(config))
+        self._cycle.reconfigure(operator, _statuses_per_cycle(config))
+        self._api.set_budget(config.writes.budget_per_second)
+        self._loop.set_tick(config.tick)
+        self.board.set_tick(config.tick)
+        level = structlog.make_filtering_bound_logger(config.log.level.value)
+        structlog.configure(**{**structlog.get_config(), "wrapper_class": level})
+
+    def _totals(self) -> Totals:
+        bounds = Bounds(
+            events_queued=self._events.queued,
+            events_queue_most=QUEUE_MOST,
+            scrape_period_asked_s=self._scraper.period_s,
+            writes_per_s=self._api.budget_per_s,
+            write_waits_s=self._api.waited_s_total,
+            statuses_deferred=self._cycle.statuses_deferred,
+        )
+        return Totals(
+            self._client.requests,
+            self._client.host,
+            self._scraper.pages_total,
+            self._scraper.scrape_seconds_total,
+            self._scraper.effective_period_s,
+            self._events.dropped,
+            bounds,
+        )
+
+
+async def _for_ever(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Runs a part that must not end, not even well."""
+    try:
+        await run()
+        raise RuntimeError("it ended, and never should")
+    except Exception as error:
+        raise Died(name, error) from error
+
+
+def _scrape_limits(config: Config) -> ScrapeLimits:
+    scrape = config.scrape
+    return ScrapeLimits(
+        period_s=scrape.period,
+        timeout_s=scrape.timeout,
+        max_page_bytes=scrape.max_page_size,
+        pages_per_s=scrape.pages_per_second,
+    )
+
+
+def _page_urls(config: Config) -> dict[str, str]:
+    return {name: page.url for name, page in config.activation_pages.items()}
+
+
+def _statuses_per_cycle(config: Config) -> int:
+    return max(1, int(config.writes.budget_per_second * config.tick * STATUS_SHARE))

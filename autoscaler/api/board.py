@@ -5,11 +5,52 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from autoscaler.model.decision import Action
 from autoscaler.model.report import CycleReport, WorkloadReport
 
 STALLED_AFTER_TICKS = 5
+FIRST_CYCLE_WITHIN_S = 60.0  # after a start it may take its time to see the cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Which configuration applies, and what became of its file since."""
+
+    sha256: str = ""  # of the file that applies
+    read_at_s: float = 0.0  # Unix seconds of the newest good read
+    successes: int = 0  # changes applied since the start
+    failures: int = 0  # versions of the file refused since the start
+    problems: tuple[str, ...] = ()  # why the newest version is refused; none: it is the one that applies
+    refused_at_s: float | None = None  # Unix seconds
+    waits_for_restart: tuple[str, ...] = ()  # keys whose new values do not apply yet
+
+    @property
+    def short(self) -> str:
+        return self.sha256[:12]
+
+    def sentences(self) -> str:
+        """For /readyz."""
+        said = [f"Configuration {self.short} applies, read at {_utc(self.read_at_s)}."]
+        if self.waits_for_restart:
+            said.append(f"New values of these keys wait for a restart: {', '.join(self.waits_for_restart)}.")
+        if self.refused_at_s is not None:
+            said.append(f"Newer versions of the file are refused since {_utc(self.refused_at_s)}:")
+            said += self.problems
+        return "\n".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How near the daemon is to its own limits."""
+
+    events_queued: int = 0
+    events_queue_most: int = 0
+    scrape_period_asked_s: float = 0.0
+    writes_per_s: float = 0.0  # the budget
+    write_waits_s: float = 0.0  # spent waiting for it, summed over writes
+    statuses_deferred: int = 0  # by the last cycle, to a later one
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +63,7 @@ class Totals:
     scrape_seconds: float
     scrape_period_s: float
     events_dropped: int
+    bounds: Bounds = Bounds()
 
 
 @dataclass(slots=True)
@@ -34,7 +76,10 @@ class Board:
     totals: Callable[[], Totals]
     version: str
     report: CycleReport | None = None
+    configuration: Configuration = Configuration()
+    stopping: bool = False
     started: float = field(init=False)
+    retimed_at: float = field(init=False)  # steady seconds since which the tick is what it is
     finished_at: float | None = None  # steady seconds of the last good cycle
     cycles: Counter[str] = field(default_factory=Counter)  # by result
     decisions: Counter[tuple[str, str, str, str]] = field(
@@ -43,7 +88,15 @@ class Board:
     scale_operations: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.started = self.clock()
+        self.started = self.retimed_at = self.clock()
+
+    def set_tick(self, tick_s: float) -> None:
+        """Another tick from now on. Patience starts anew: a cycle of the old tick is not late by the new one."""
+        if tick_s != self.tick_s:
+            self.tick_s, self.retimed_at = tick_s, self.clock()
+
+    def show(self, configuration: Configuration) -> None:
+        self.configuration = configuration
 
     def take(self, report: CycleReport | None) -> None:
         """One more cycle; None: it crashed."""
@@ -72,15 +125,38 @@ class Board:
         self.scale_operations = Counter({key: n for key, n in self.scale_operations.items() if key not in gone})
 
     def alive(self) -> tuple[bool, str]:
-        """Does the loop turn? After a start it may take its time to see the cluster."""
-        since = self.clock() - (self.finished_at if self.finished_at is not None else self.started)
-        limit = STALLED_AFTER_TICKS * self.tick_s if self.finished_at is not None else 60.0
-        return since <= limit, f"last cycle {since:.1f} s ago (limit {limit:.0f} s)"
+        """Does the loop turn? A cycle that crashed has not finished."""
+        now = self.clock()
+        if self.finished_at is None:
+            since = now - self.started
+            return since <= FIRST_CYCLE_WITHIN_S, (
+                f"no cycle has finished in the {since:.1f} s since the start; allowed: {FIRST_CYCLE_WITHIN_S:g} s"
+            )
+        limit = STALLED_AFTER_TICKS * self.tick_s
+        good = now - max(self.finished_at, self.retimed_at) <= limit
+        return good, f"the last cycle finished {now - self.finished_at:.1f} s ago; allowed: {limit:g} s"
 
     def ready(self) -> tuple[bool, str]:
-        """May it be trusted to act? The sentence says what is missing."""
+        """May it be trusted to act? The sentences say what is missing, and which configuration applies.
+
+        A refused file does not make it unready: it goes on by the last good one, and its pages are needed most then.
+        """
+        good, text = self._ready()
+        return good, f"{text}\n{self.configuration.sentences()}"
+
+    def _ready(self) -> tuple[bool, str]:
+        if self.stopping:
+            return False, "Not ready: the daemon stops."
         if not self.synced():
-            return False, "not ready: the copies of the cluster's objects are not complete yet"
+            return False, "Not ready: the copies of the cluster's objects are not complete yet."
         if self.report is None:
-            return False, "not ready: no cycle has finished yet"
-        return True, f"ready: {len(self.report.workloads)} workloads, cycle took {self.report.duration_s:.3f} s"
+            return False, "Not ready: no cycle has finished yet."
+        alive, why = self.alive()
+        if not alive:
+            return False, f"Not ready: {why}."
+        number, took = len(self.report.workloads), self.report.duration_s
+        return True, f"Ready: {number} workloads, the last cycle took {took:.3f} s."
+
+
+def _utc(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from autoscaler.api.board import Board, Totals
+from autoscaler.api.board import Board, Bounds, Configuration, Totals
 from autoscaler.model.report import CycleReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
 
@@ -27,7 +27,10 @@ class BoardCollector(Collector):
         yield _gauge("tidegate_build_info", "Version of the daemon", ("version",), [((board.version,), 1.0)])
         results = [((result,), float(n)) for result, n in sorted(board.cycles.items())]
         yield _counter("tidegate_reconcile", "Cycles by result", ("result",), results)
-        yield from _totals(board.totals())
+        yield from _configuration(board.configuration)
+        totals = board.totals()
+        yield from _totals(totals)
+        yield from _bounds(totals.bounds)
         decisions = [(key, float(n)) for key, n in sorted(board.decisions.items())]
         yield _counter("tidegate_decisions", "Decisions", (*WORKLOAD, "action", "reason"), decisions)
         operations = [(key, float(n)) for key, n in sorted(board.scale_operations.items())]
@@ -41,6 +44,29 @@ def render(board: Board) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BoardCollector(board))
     return generate_latest(registry)
+
+
+def _configuration(configuration: Configuration) -> Iterator[Metric]:
+    results = [(("failure",), float(configuration.failures)), (("success",), float(configuration.successes))]
+    yield _counter("tidegate_config_reloads", "Changed configuration files by result", ("result",), results)
+    applied = [((), configuration.read_at_s)]
+    name = "tidegate_config_last_reload_success_timestamp_seconds"
+    yield _gauge(name, "When the configuration that applies was loaded", (), applied)
+    yield _gauge("tidegate_config_info", "The configuration that applies", ("sha256",), [((configuration.short,), 1.0)])
+
+
+def _bounds(bounds: Bounds) -> Iterator[Metric]:
+    gauges = (
+        ("tidegate_events_queue_length", "Events that wait to be written", bounds.events_queued),
+        ("tidegate_events_queue_capacity", "More are dropped", bounds.events_queue_most),
+        ("tidegate_scrape_period_asked_seconds", "Longer in effect: too many pods", bounds.scrape_period_asked_s),
+        ("tidegate_write_budget_per_second", "Writes to the API server, at most", bounds.writes_per_s),
+        ("tidegate_status_writes_deferred", "Left for later cycles by the last one", bounds.statuses_deferred),
+    )
+    for name, text, value in gauges:
+        yield _gauge(name, text, (), [((), float(value))])
+    waits = [((), bounds.write_waits_s)]
+    yield _counter("tidegate_write_budget_wait_seconds", "Waited by writes for the budget", (), waits)
 
 
 def _totals(totals: Totals) -> Iterator[Metric]:

@@ -14,16 +14,15 @@ from autoscaler.daemon import run as run_daemon
 from autoscaler.settings.config import Log, LogFormat
 from autoscaler.settings.load import load
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
 
 def run(config: Path, kubeconfig: Path | None = None) -> None:
-    """Runs until stopped. Raises ConfigError when the configuration is wrong."""
+    """Runs until stopped. Raises ConfigError when the configuration is wrong, SystemExit when the daemon failed."""
     loaded = load(config, os.environ)
     _set_up_log(loaded.config.log)
     for warning in loaded.warnings:
         structlog.get_logger().warning("config.warned", warning=warning)
-    asyncio.run(run_daemon(loaded, kubeconfig))
+    if status := asyncio.run(run_daemon(loaded, config, kubeconfig)):
+        raise SystemExit(status)
 
 
 def _set_up_log(settings: Log) -> None:
@@ -43,6 +42,6 @@ def _set_up_log(settings: Log) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level.value]),
-        cache_logger_on_first_use=True,
+        wrapper_class=structlog.make_filtering_bound_logger(settings.level.value),
+        cache_logger_on_first_use=False,  # the level may change while it runs
     )

@@ -251,7 +251,7 @@ class Daemon:
             async with asyncio.timeout(LAST_EVENTS_WITHIN_S):
                 await self._events.flush()
         except TimeoutError:
-            log.warning("events.lost", number=self._events.queued)
+            log.warning("events.lost", queued=self._events.queued)
 
     def _read(self) -> tuple[str, LoadedConfig]:
         try:

@@ -26,7 +26,20 @@ JSON: Final = "application/json"
 USER_AGENT: Final = "tidegate"
 CONNECT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUT_S: Final = 10.0
+HEAD_TIMEOUT_S: Final = 30.0  # until a watch is accepted; API priority and fairness may queue it
 MAX_ERROR_BYTES: Final = 64 * 1024
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024  # of one watch event; etcd stores objects of 1.5 MiB at most by default
+CONNECTIONS: Final = 1_000  # a watch holds one: five kinds in each watched namespace
+
+
+# a token file that is empty for a moment while the kubelet rotates it is no reason to die either
+_NO_ANSWER: Final = (
+    aiohttp.ClientError,
+    TimeoutError,
+    OSError,
+    asyncio.IncompleteReadError,
+    kubernetes_config.ConfigException,
+)
 
 
 class KubeApi(Protocol):
@@ -44,7 +57,10 @@ class KubeApi(Protocol):
         """One request; the answer's bytes. Raises ApiError."""
 
     def stream(self, path: str, params: Mapping[str, str], silence_s: float) -> AsyncIterator[bytes]:
-        """Lines of a watch. Ends when the server ends it; raises ApiError when silent for longer than `silence_s`."""
+        """Blocks of whole lines of a watch; the first one is empty and says that the server accepted it.
+
+        Ends when the server ends it; raises ApiError when silent for longer than `silence_s`.
+        """
 
 
 class _Status(msgspec.Struct):
@@ -58,6 +74,9 @@ class KubernetesClient:
     def __init__(self, api: Any) -> None:
         self._api = api
         self._api.user_agent = USER_AGENT
+        # aiohttp repeats GET, PUT and DELETE by itself after a disconnect: a write that was done would meet its own
+        # conflict, and every back-off would be half of what it says
+        self._api.rest_client.pool_manager._retry_connection = False
         self.host: str = api.configuration.host
         self.requests: Counter[tuple[str, str]] = Counter()
 
@@ -86,8 +105,9 @@ class KubernetesClient:
     async def stream(self, path: str, params: Mapping[str, str], silence_s: float) -> AsyncIterator[bytes]:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
         async with self._request("GET", path, params, None, JSON, timeout) as response:
-            async for line in response.content:
-                yield line
+            yield b""
+            async for block in _whole_lines(response.content.iter_any()):
+                yield block
 
     @asynccontextmanager
     async def _request(
@@ -101,21 +121,22 @@ class KubernetesClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         response: aiohttp.ClientResponse | None = None
         try:
-            response = await self._api.call_api(
-                path,
-                method,
-                query_params=list((params or {}).items()),
-                header_params={"Accept": JSON, "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=timeout,
-            )
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                response = await self._api.call_api(
+                    path,
+                    method,
+                    query_params=list((params or {}).items()),
+                    header_params={"Accept": JSON, "Content-Type": content_type},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                    _preload_content=False,
+                    _request_timeout=timeout,
+                )
             self.requests[(method, str(response.status))] += 1
             if response.status >= 400:
                 raise await _error(response)
             yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as cause:
+        except _NO_ANSWER as cause:
             self.requests[(method, "error")] += 1
             raise Unreachable(f"{method} {path}: {type(cause).__name__}: {cause}") from cause
         finally:
@@ -129,11 +150,29 @@ class KubernetesClient:
 async def connect(kubeconfig: Path | None = None) -> KubernetesClient:
     """A client for the given kubeconfig file, else the pod's ServiceAccount."""
     configuration = kubernetes_client.Configuration()
+    configuration.connection_pool_maxsize = CONNECTIONS
     if kubeconfig is not None:
         await kubernetes_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
     else:
         kubernetes_config.load_incluster_config(client_configuration=configuration)
     return KubernetesClient(kubernetes_client.ApiClient(configuration))
+
+
+async def _whole_lines(received: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What was received, cut after line ends. aiohttp's own line reader refuses lines above 4 MiB."""
+    tail: list[bytes] = []  # of a line that has not ended, as it came
+    tail_bytes = 0
+    async for data in received:
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield b"".join((*tail, data[:end]))
+            tail, tail_bytes = [], 0
+        tail.append(data[end:])
+        tail_bytes += len(data) - end
+        if tail_bytes > MAX_LINE_BYTES:
+            raise aiohttp.ClientPayloadError(f"a line of more than {MAX_LINE_BYTES} bytes")
+    if tail_bytes:
+        yield b"".join(tail)
 
 
 async def _error(response: aiohttp.ClientResponse) -> ApiError:

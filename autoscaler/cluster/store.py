@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from autoscaler.cluster import resources
 from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import ControllerRevision, Deployment, Pod, Resource, Service
-from autoscaler.cluster.watch import HasMetadata, Selection, Watched
+from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 
 T = TypeVar("T", bound=HasMetadata)
+Group = TypeVar("Group")
+GroupKey = tuple[str, str]  # namespace, value of a label
 
 
 class Copies(dict[str, Watched[T]]):
@@ -32,6 +34,41 @@ class Copies(dict[str, Watched[T]]):
             copy.assume(item)
 
 
+class Index(Mapping[GroupKey, Group], Generic[T, Group]):
+    """Objects by namespace and the value of a label ("" where there is none), in step with the copies.
+
+    A live view of groups; each look-up returns a group of the reader's own.
+    """
+
+    def __init__(self, label: str, shown: Callable[[dict[str, T]], Group]) -> None:
+        self._label = label
+        self._shown = shown
+        self._groups: dict[GroupKey, dict[str, T]] = {}  # then by name
+
+    def moved(self, before: T | None, after: T | None) -> None:
+        """A copy lost the one object and gained the other, which has the same name."""
+        place = None if after is None else self._place(after)
+        if before is not None and (left := self._place(before)) != place:
+            group = self._groups[left]
+            del group[before.metadata.name]
+            if not group:
+                del self._groups[left]
+        if after is not None and place is not None:
+            self._groups.setdefault(place, {})[after.metadata.name] = after
+
+    def _place(self, item: T) -> GroupKey:
+        return (item.metadata.namespace, (item.metadata.labels or {}).get(self._label, ""))
+
+    def __getitem__(self, key: GroupKey) -> Group:
+        return self._shown(self._groups[key])
+
+    def __iter__(self) -> Iterator[GroupKey]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+
 class Store:
     """All that is known of the cluster. `run` must be running; nothing may be decided before `synced`."""
 
@@ -39,45 +76,58 @@ class Store:
         """`changed` is called when a workload changed; the other kinds wait for the next tick."""
         places = list(namespaces) or [""]
         ours = resources.WORKLOAD_LABEL
+        outages = Outages()
 
-        def copies(resource: Resource, kind: type[T], labels: str, poke: Callable[[], None]) -> Copies[T]:
-            return Copies({place: Watched(api, Selection(resource, place, labels), kind, poke) for place in places})
+        def copies(
+            resource: Resource,
+            kind: type[T],
+            labels: str,
+            poke: Callable[[], None] = _nothing,
+            moved: Callable[[T | None, T | None], None] | None = None,
+        ) -> Copies[T]:
+            return Copies(
+                {
+                    place: Watched(api, Selection(resource, place, labels), kind, poke, moved=moved, outages=outages)
+                    for place in places
+                }
+            )
 
+        self._pods_by_revision = Index[Pod, list[Pod]](resources.OWNER_REVISION_LABEL, _as_list)
+        self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
         self.workloads = copies(resources.WORKLOADS, InferenceWorkload, "", changed)
-        self.deployments = copies(resources.DEPLOYMENTS, Deployment, ours, _nothing)
-        self.revisions = copies(resources.CONTROLLER_REVISIONS, ControllerRevision, ours, _nothing)
-        self.pods = copies(resources.PODS, Pod, ours, _nothing)
-        self.services = copies(resources.SERVICES, Service, "", _nothing)
+        self.deployments = copies(resources.DEPLOYMENTS, Deployment, ours)
+        self.revisions = copies(
+            resources.CONTROLLER_REVISIONS, ControllerRevision, ours, moved=self._revisions_by_workload.moved
+        )
+        self.pods = copies(resources.PODS, Pod, ours, moved=self._pods_by_revision.moved)
+        self.services = copies(resources.SERVICES, Service, "")
 
     @property
-    def _all(self) -> list[Watched[InferenceWorkload] | Watched[Deployment] | Watched[Pod]]:
+    def copies(self) -> list[Watched[InferenceWorkload] | Watched[Deployment] | Watched[Pod]]:
+        """Every copy of every kind."""
         kinds = (self.workloads, self.deployments, self.revisions, self.pods, self.services)
         return [copy for kind in kinds for copy in kind.values()]  # type: ignore[misc]
 
     @property
     def synced(self) -> bool:
-        return all(copy.synced.is_set() for copy in self._all)
+        return all(copy.synced.is_set() for copy in self.copies)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for copy in self._all:
+            for copy in self.copies:
                 group.create_task(copy.run())
 
-    def pods_by_revision(self) -> Mapping[tuple[str, str], list[Pod]]:
+    def pods_by_revision(self) -> Mapping[GroupKey, list[Pod]]:
         """Pods by (namespace, owner revision)."""
-        grouped: dict[tuple[str, str], list[Pod]] = {}
-        for pod in self.pods.every():
-            revision = (pod.metadata.labels or {}).get(resources.OWNER_REVISION_LABEL, "")
-            grouped.setdefault((pod.metadata.namespace, revision), []).append(pod)
-        return grouped
+        return self._pods_by_revision
 
-    def revisions_by_workload(self) -> Mapping[tuple[str, str], dict[str, ControllerRevision]]:
+    def revisions_by_workload(self) -> Mapping[GroupKey, dict[str, ControllerRevision]]:
         """Stored revisions by (namespace, workload), by name."""
-        grouped: dict[tuple[str, str], dict[str, ControllerRevision]] = {}
-        for revision in self.revisions.every():
-            workload = (revision.metadata.labels or {}).get(resources.WORKLOAD_LABEL, "")
-            grouped.setdefault((revision.metadata.namespace, workload), {})[revision.metadata.name] = revision
-        return grouped
+        return self._revisions_by_workload
+
+
+def _as_list(group: dict[str, Pod]) -> list[Pod]:
+    return list(group.values())
 
 
 def _nothing() -> None:

@@ -1,14 +1,18 @@
 """A local copy of one kind of object, kept up to date by list and watch.
 
-Level-triggered: a change calls `changed()` without saying what changed. After any doubt (an error event, a line that
-does not decode, a version that is too old) everything is listed again. `synced` gates acting.
+Level-triggered: a change calls `changed()` without saying what changed. After any doubt (a version that is too old, a
+line that does not decode, an error that comes twice) everything is listed again and compared. `synced` gates acting.
+
+The server is asked again after 0.1 s, then later and later up to 30 s, until a watch has stayed open for a second or
+has brought something new. Nothing here gives up: only cancellation ends `run`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -16,34 +20,29 @@ import msgspec
 import structlog
 
 from autoscaler.cluster.client import KubeApi
-from autoscaler.cluster.errors import ApiError, Gone
+from autoscaler.cluster.errors import ApiError, Gone, Refused, TooManyRequests, Unreachable, error_for
 from autoscaler.cluster.resources import ListMetadata, Metadata, Resource
 
 PAGE_SIZE: Final = 500
-WATCH_S: Final = 300.0  # the server ends a watch after about this long
-SILENCE_S: Final = 15.0  # beyond that, a silent connection is dead
-BACK_OFF_FIRST_S: Final = 0.1
-BACK_OFF_MOST_S: Final = 30.0
 
 log = structlog.get_logger()
 
 
-class Identified(Protocol):
-    """The part of an object's metadata that the copy goes by."""
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def namespace(self) -> str: ...
-    @property
-    def uid(self) -> str: ...
-    @property
-    def resource_version(self) -> str: ...
+    watch_s: float = 300.0  # the server is asked to end a watch after this long, ± 20 %
+    silence_s: float = 15.0  # beyond that, the connection is dead
+    steady_s: float = 1.0  # a watch that stays open this long is a good one
+    back_off_first_s: float = 0.1
+    back_off_most_s: float = 30.0
+    told_most_s: float = 60.0  # a longer Retry-After would leave us blind
 
 
 class HasMetadata(Protocol):
     @property
-    def metadata(self) -> Identified: ...
+    def metadata(self) -> Metadata: ...
 
 
 T = TypeVar("T", bound=HasMetadata)
@@ -58,34 +57,133 @@ class Selection:
     namespace: str = ""
     labels: str = ""
 
+    @property
+    def path(self) -> str:
+        return self.resource.path(self.namespace)
 
-class _Head(msgspec.Struct):
+    def params(self, **others: str) -> dict[str, str]:
+        return {**others, "labelSelector": self.labels} if self.labels else others
+
+
+class Outages:
+    """Tells once that the server does not answer and once that it does again, however many copies share it.
+
+    What only concerns one copy (a right that is missing, an answer that does not decode) is told for that copy.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failing: dict[Selection | None, tuple[float, set[Selection]]] = {}  # by cause; None: the server
+
+    def began(self, selection: Selection, error: Exception) -> None:
+        """May be told again and again."""
+        cause = None if isinstance(error, ApiError) and error.retryable else selection
+        if cause not in self._failing:
+            self._failing[cause] = (self._clock(), set())
+            log.warning("watch.failed", error=str(error), **_names(selection))
+        self._failing[cause][1].add(selection)
+
+    def ended(self, selection: Selection) -> None:
+        """Nothing unless this copy was the last one that failed for its cause."""
+        for cause, (since, selections) in list(self._failing.items()):
+            selections.discard(selection)
+            if not selections:
+                del self._failing[cause]
+                log.info("watch.recovered", lasted_s=round(self._clock() - since, 1), **_names(selection))
+
+
+class BackOff:
+    """Doubles from the first to the longest wait; each is spread by ± 50 %, so that copies do not come as one."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self.in_a_row = 0
+
+    def reset(self) -> None:
+        self.in_a_row = 0
+
+    def next_s(self) -> float:
+        longest = self._timing.back_off_most_s
+        # 2 ** 30 is longer than any wait; without a bound the float would overflow in a long outage
+        wait_s = min(longest, self._timing.back_off_first_s * 2.0 ** min(self.in_a_row, 30))
+        self.in_a_row += 1
+        return wait_s * random.uniform(0.5, 1.5)
+
+
+class _EndedAtOnce(Unreachable):
+    pass
+
+
+class _Event(msgspec.Struct):
     type: str
     object: msgspec.Raw
 
 
+class _Details(msgspec.Struct, rename="camel"):
+    retry_after_seconds: float = 1.0
+
+
 class _ErrorStatus(msgspec.Struct):
-    code: int = 0
+    code: int = 500
     message: str = ""
+    reason: str = ""
+    details: _Details | None = None
 
 
 class _OnlyMetadata(msgspec.Struct):
     metadata: Metadata
 
 
-class Watched(Generic[T]):
-    """The copy. Reading never blocks; `run` must be running."""
+class _Page(msgspec.Struct, Generic[T]):
+    metadata: ListMetadata
+    items: list[T] | None
 
-    def __init__(self, api: KubeApi, selection: Selection, kind: type[T], changed: Callable[[], None]) -> None:
+
+_EVENTS: Final = msgspec.json.Decoder(_Event)
+_BOOKMARK: Final = msgspec.json.Decoder(_OnlyMetadata)
+_ERROR: Final = msgspec.json.Decoder(_ErrorStatus)
+
+
+class Watched(Generic[T]):
+    """The copy. Reading never blocks; `run` must be running.
+
+    `relists`, `failures` (attempts that failed) and `events` (received, bookmarks too) only ever grow.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        selection: Selection,
+        kind: type[T],
+        changed: Callable[[], None],
+        *,
+        moved: Callable[[T | None, T | None], None] | None = None,
+        outages: Outages | None = None,
+        timing: Timing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`moved` gets each object that the copy loses and the one it gains in its place: for indexes."""
         self._api = api
         self._selection = selection
         self._changed = changed
+        self._moved = moved
+        self._outages = outages or Outages(clock)
+        self._timing = timing or Timing()
+        self._clock = clock
+        self._back_off = BackOff(self._timing)
         self._decode: Callable[[msgspec.Raw], T] = msgspec.json.Decoder(kind).decode
-        self._page = msgspec.json.Decoder(_page_of(kind))
+        self._page = msgspec.json.Decoder(_Page[kind])  # type: ignore[valid-type]
         self._objects: dict[ObjectKey, T] = {}
-        self._version = ""
+        self._assumed: dict[ObjectKey, T] = {}  # since the list that runs began
+        self._version = ""  # of the newest thing seen; "" means: list first
+        self._refused_at = ""  # the version at which the server sent an error event
+        self._steady = self._progressed = False  # of the watch that runs
+        self._heard_at: float | None = None
+        self._changes = 0
         self.synced = asyncio.Event()
         self.relists = 0
+        self.failures = 0
+        self.events = 0
 
     def get(self, namespace: str, name: str) -> T | None:
         return self._objects.get((namespace, name))
@@ -96,108 +194,206 @@ class Watched(Generic[T]):
     def __len__(self) -> int:
         return len(self._objects)
 
+    @property
+    def last_event_age_s(self) -> float | None:
+        """Since the server last sent anything: a list, an event or a bookmark. None: it never did."""
+        return None if self._heard_at is None else self._clock() - self._heard_at
+
     def assume(self, item: T) -> None:
         """Takes the answer to our own write for the truth until the watch brings something newer."""
-        if not _older(item, self._objects.get(_key(item))):
-            self._objects[_key(item)] = item
+        key = _key(item)
+        known = self._objects.get(key)
+        self._assumed[key] = item
+        # not in the copy, yet older than what the watch has shown: it was deleted meanwhile
+        if _later(item.metadata.resource_version, self._version) if known is None else _supersedes(item, known):
+            self._put(key, item)
 
     async def run(self) -> None:
         """Follows the server until cancelled."""
-        back_off_s = BACK_OFF_FIRST_S
-        failing = False
         while True:
-            began = asyncio.get_running_loop().time()
             try:
                 if not self._version:
                     await self._list()
-                seen = await self._watch()
-                if failing:
-                    log.info("watch.recovered", kind=self._selection.resource.kind)
-                failing = False
-                if seen or asyncio.get_running_loop().time() - began > 1:
-                    back_off_s = BACK_OFF_FIRST_S
-                    continue
+                await self._watch()
             except (ApiError, msgspec.DecodeError) as error:
-                if isinstance(error, Gone | msgspec.DecodeError):
-                    self._version = ""
-                if not failing and not isinstance(error, Gone):
-                    log.warning("watch.failed", kind=self._selection.resource.kind, error=str(error))
-                    failing = True
-            await asyncio.sleep(back_off_s * random.uniform(0.5, 1.5))
-            back_off_s = min(BACK_OFF_MOST_S, back_off_s * 2)
+                wait_s = self._failed(error)
+            else:
+                wait_s = 0.0 if self._steady else self._back_off.next_s()
+            await asyncio.sleep(wait_s)
+
+    # --- when it goes wrong ---
+
+    def _failed(self, error: ApiError | msgspec.DecodeError) -> float:
+        """Notes it; how long to wait."""
+        if self._back_off.in_a_row or not isinstance(error, Gone | _EndedAtOnce):  # those are normal once
+            self.failures += 1
+            self._outages.began(self._selection, error)
+        if _doubtful(error):
+            self._version = ""
+        wait_s = self._back_off.next_s()
+        if isinstance(error, TooManyRequests):
+            told_s = min(error.retry_after_s, self._timing.told_most_s)
+            return max(wait_s, told_s * random.uniform(1.0, 1.25))
+        return wait_s
+
+    def _settled(self) -> None:
+        """The watch has been open for long enough to be trusted."""
+        self._steady = True
+        self._back_off.reset()
+        self._outages.ended(self._selection)
+
+    # --- list ---
 
     async def _list(self) -> None:
-        path = self._selection.resource.path(self._selection.namespace)
-        params = {"limit": str(PAGE_SIZE)}
-        if self._selection.labels:
-            params["labelSelector"] = self._selection.labels
+        self._assumed = {}
+        params = self._selection.params(limit=str(PAGE_SIZE))
         fresh: dict[ObjectKey, T] = {}
+        version = ""
         while True:
-            page = self._page.decode(await self._api.call("GET", path, params=params))
-            fresh.update((_key(each), each) for each in page.items)
+            page = self._page.decode(await self._api.call("GET", self._selection.path, params=params))
+            version = version or page.metadata.resource_version  # of the first page: what is older is only seen twice
+            for item in page.items or ():
+                key = _key(item)
+                known = self._objects.get(key)
+                fresh[key] = item if known is None or _differs(item, known) else known
             if not page.metadata.next:
                 break
+            if page.metadata.next == params.get("continue"):
+                raise msgspec.DecodeError("a page names itself as the next one")
             params["continue"] = page.metadata.next
-        self._objects = fresh
-        self._version = page.metadata.resource_version
+        if not version:
+            raise msgspec.DecodeError("a list without a resourceVersion")
+        self._replace(fresh, version)
+
+    def _replace(self, fresh: dict[ObjectKey, T], version: str) -> None:
+        """The copy becomes the list, but for what we wrote after the list was made."""
+        fresh.update((k, each) for k, each in self._assumed.items() if _later(each.metadata.resource_version, version))
+        before = self._changes
+        for key in self._objects.keys() - fresh.keys():
+            self._put(key, None)
+        for key, item in fresh.items():
+            if item is not self._objects.get(key):
+                self._put(key, item)
+        self._version = version
+        self._heard_at = self._clock()
         self.relists += 1
-        self.synced.set()
-        self._changed()
+        if self._changes != before or not self.synced.is_set():
+            self.synced.set()
+            self._changed()
 
-    async def _watch(self) -> int:
-        """Follows one watch to its end; how many events it brought."""
-        lasts_s = WATCH_S * random.uniform(0.8, 1.2)
-        params = {
-            "watch": "true",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": self._version,
-            "timeoutSeconds": str(int(lasts_s)),
-        }
-        if self._selection.labels:
-            params["labelSelector"] = self._selection.labels
-        path = self._selection.resource.path(self._selection.namespace)
-        events = 0
-        async for line in self._api.stream(path, params, lasts_s + SILENCE_S):
-            self._apply(msgspec.json.decode(line, type=_Head))
-            events += 1
-        return events
+    # --- watch ---
 
-    def _apply(self, event: _Head) -> None:
+    async def _watch(self) -> None:
+        """Follows one watch to its end. Raises ApiError also if it ends at once without having brought anything new."""
+        self._steady = self._progressed = False
+        lasts_s = self._timing.watch_s * random.uniform(0.8, 1.2)
+        deadline_s = lasts_s + self._timing.silence_s
+        params = self._selection.params(
+            watch="true",
+            allowWatchBookmarks="true",
+            resourceVersion=self._version,
+            timeoutSeconds=str(max(1, round(lasts_s))),
+        )
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._follow(params, deadline_s)
+        except TimeoutError as cause:
+            raise Unreachable(f"the watch did not end within {deadline_s:.0f} s") from cause
+        if self._progressed:
+            self._back_off.reset()
+        elif not self._steady:
+            raise _EndedAtOnce("the server ended the watch at once")
+
+    async def _follow(self, params: dict[str, str], silence_s: float) -> None:
+        blocks = self._api.stream(self._selection.path, params, silence_s)
+        settling: asyncio.TimerHandle | None = None
+        try:
+            async for block in blocks:
+                if settling is None:  # the first block says that the watch is open
+                    settling = asyncio.get_running_loop().call_later(self._timing.steady_s, self._settled)
+                if block:
+                    self._take(block)
+        finally:
+            if settling is not None:
+                settling.cancel()
+            if isinstance(blocks, AsyncGenerator):  # give the connection back now, not when the garbage is collected
+                await blocks.aclose()
+
+    def _take(self, lines: bytes) -> None:
+        self._heard_at = self._clock()
+        before = self._changes
+        try:
+            for event in _EVENTS.decode_lines(lines):
+                self.events += 1
+                self._apply(event)
+        finally:
+            if self._changes != before:
+                self._progressed = True
+                self._changed()
+
+    def _apply(self, event: _Event) -> None:
         if event.type == "ERROR":
-            status = msgspec.json.decode(event.object, type=_ErrorStatus)
-            raise Gone(status.message, status.code)  # whatever it is: only a new list tells the truth
+            raise self._error_of(_ERROR.decode(event.object))
         if event.type == "BOOKMARK":
-            self._version = msgspec.json.decode(event.object, type=_OnlyMetadata).metadata.resource_version
+            self._version = _BOOKMARK.decode(event.object).metadata.resource_version
             return
         item = self._decode(event.object)
+        key = _key(item)
+        known = self._objects.get(key)
         if event.type == "DELETED":
-            self._objects.pop(_key(item), None)
-        elif not _older(item, self._objects.get(_key(item))):
-            self._objects[_key(item)] = item
+            if known is not None and not _later(known.metadata.resource_version, item.metadata.resource_version):
+                self._put(key, None)
+        elif event.type not in ("ADDED", "MODIFIED"):
+            raise msgspec.DecodeError(f"an event of type {event.type}")
+        elif known is None or _supersedes(item, known):
+            self._put(key, item)
         self._version = item.metadata.resource_version
-        self._changed()
+
+    def _error_of(self, status: _ErrorStatus) -> ApiError:
+        """The error of an ERROR event. One that comes twice at the same version will not go away by asking again."""
+        if status.code != 429 and self._refused_at == self._version:
+            return Gone(status.message, status.code, status.reason)
+        self._refused_at = self._version
+        retry_after_s = status.details.retry_after_seconds if status.details else 1.0
+        return error_for(status.code, status.message or f"code {status.code}", status.reason, retry_after_s)
+
+    # --- the copy ---
+
+    def _put(self, key: ObjectKey, item: T | None) -> None:
+        """None: it is gone."""
+        before = self._objects.pop(key, None) if item is None else self._objects.get(key)
+        if item is not None:
+            self._objects[key] = item
+        self._changes += 1
+        if self._moved is not None:
+            self._moved(before, item)
+
+
+def _names(selection: Selection) -> dict[str, str]:
+    return {"kind": selection.resource.kind, "namespace": selection.namespace}
 
 
 def _key(item: HasMetadata) -> ObjectKey:
-    return (item.metadata.namespace, item.metadata.name)
+    metadata = item.metadata
+    if not metadata.name or not metadata.resource_version:
+        raise msgspec.DecodeError("an object without a name or a resourceVersion")
+    return (metadata.namespace, metadata.name)
 
 
-def _older(item: HasMetadata, known: HasMetadata | None) -> bool:
-    """Versions of one object compare as integers (Kubernetes' comparable resource versions)."""
-    if known is None or known.metadata.uid != item.metadata.uid:
-        return False
-    return _version(item) < _version(known)
+def _doubtful(error: ApiError | msgspec.DecodeError) -> bool:
+    """Can only a new list tell the truth? 504: the version is from the future, etcd was restored from a backup."""
+    return isinstance(error, msgspec.DecodeError | Gone | Refused) or error.status == 504
 
 
-def _version(item: HasMetadata) -> int:
-    version = item.metadata.resource_version
-    return int(version) if version.isdigit() else 0
+def _later(version: str, than: str) -> bool:
+    """Versions of one kind compare as integers. Where they are something else, what comes later is later."""
+    return not (version.isdigit() and than.isdigit()) or int(version) > int(than)
 
 
-class _Page(msgspec.Struct, Generic[T]):
-    metadata: ListMetadata
-    items: list[T]
+def _differs(item: HasMetadata, known: HasMetadata) -> bool:
+    one, other = item.metadata, known.metadata
+    return one.resource_version != other.resource_version or one.uid != other.uid
 
 
-def _page_of(kind: type[T]) -> type[_Page[T]]:
-    return _Page[kind]  # type: ignore[valid-type]
+def _supersedes(item: HasMetadata, known: HasMetadata) -> bool:
+    return _differs(item, known) and _later(item.metadata.resource_version, known.metadata.resource_version)

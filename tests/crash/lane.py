@@ -26,7 +26,7 @@ from tests.realcluster.faultproxy import FaultProxy
 from tests.realcluster.faultproxy_rules import Armed, CommitThenTimeOut, Drop, Exchange, Fault, HangUp, Rule
 
 CONFIG: Final = {"tick": "300ms", "log": {"level": "debug", "format": "json"}}
-QUIET_S: Final = 1.2  # four ticks without a write and without a change
+QUIET_S: Final = 1.0  # three ticks without a write and without a change
 CELL_S: Final = 40.0
 NOT_STATE: Final = ("/events", "/leases")  # told or renewed by the clock; no state that a crash could leave half-done
 
@@ -111,21 +111,24 @@ class Lane:
     def run_cell(self, cell: Cell, clean: Clean) -> Result:
         """Once with one fault; what was wrong."""
         began = time.monotonic()
-        problems: tuple[str, ...] = ()
-        subject, mark = self._prepare(cell.scenario)
+        try:
+            subject, mark = self._prepare(cell.scenario)
+        except WaitError as error:
+            return Result(cell, None, (f"its start was not reached: {error}",), time.monotonic() - began)
         armed = self._arm(cell, subject)
+        problems: tuple[str, ...] = ()
         try:
             self._act(cell, subject)
             self._until(subject, lambda: self._reached(cell, clean, subject, armed), "the end state of the clean run")
-        except WaitError:
-            problems = tuple(difference(clean.state, end_state(self.world, subject.name))) or ("it was never quiet",)
+        except WaitError as error:
+            wrong = tuple(difference(clean.state, end_state(self.world, subject.name)))
+            problems = wrong or (f"it was never quiet: {error}",)
         finally:
             self.proxy.disarm()
         problems += self._broken(cell.scenario, subject, mark)
         struck = _told(armed.hits[0], subject) if armed.hits else None
-        struck = "the user's own" if cell.write == 0 else struck
         self._clear(subject)
-        return Result(cell, struck, problems, time.monotonic() - began)
+        return Result(cell, "the user's own" if cell.write == 0 else struck, problems, time.monotonic() - began)
 
     def left_behind(self) -> list[str]:
         """What is still there of all the deleted workloads, once the garbage collector had its time."""
@@ -162,15 +165,14 @@ class Lane:
         return self.proxy.arm(rule)
 
     def _act(self, cell: Cell, subject: Subject) -> None:
-        """The user acts; for write 0 the daemon is down before, or killed right after."""
+        """The user acts; for write 0 the daemon is down at the time, or killed right after."""
         if cell.write == 0 and cell.kind is Kind.BEFORE:
             self.daemon.kill()
-        cell.scenario.act(subject)
-        if cell.write == 0 and cell.kind is Kind.AFTER:
-            self.daemon.kill()
-        if cell.write == 0:
+            subject.after_first_write = self.daemon.start
             self.crashes += 1
-            self.daemon.start()
+        elif cell.write == 0:
+            subject.after_first_write = self._crash
+        cell.scenario.act(subject)
 
     def _crash(self) -> None:
         """kill -9, and a new process as the kubelet would start it. Runs in a thread of the proxy."""

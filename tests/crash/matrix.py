@@ -169,11 +169,14 @@ def main() -> int:
     kinds = [Kind(each) for each in arguments.kind] or list(KINDS)
     began = time.monotonic()
     cluster = session.shared_cluster()
-    directory = Path(tempfile.mkdtemp(dir=os.environ[sandbox.RUN_DIR_VARIABLE]))
+    directory = Path(os.environ[sandbox.RUN_DIR_VARIABLE]) / "crash" / "logs"  # kept where the run fails
     with open_lanes(cluster, arguments.lanes, directory) as lanes:
         matrix = run(lanes, chosen, lambda scenario, clean: cells(scenario, clean, kinds), _say)
     print(f"\n{matrix.table()}\n\n{matrix.verdict()}, {time.monotonic() - began:.0f} s")
-    return 1 if matrix.failed or matrix.problems else 0
+    if not matrix.failed and not matrix.problems:
+        return 0
+    print(f"logs of the daemons: {directory}/lane-*/daemon.log")
+    return 1
 
 
 def _arguments() -> argparse.Namespace:

@@ -27,6 +27,7 @@ class Subject:
     def __init__(self, cluster: Cluster, world: World, name: str) -> None:
         self.name = name
         self.uid = ""
+        self.after_first_write: Callable[[], object] | None = None
         self._cluster = cluster
         self._world = world
         self._collection = PATHS["InferenceWorkload"].format(world.namespace)
@@ -34,6 +35,7 @@ class Subject:
     def create(self, autoscaling: Mapping[str, Any]) -> None:
         created = self._cluster.create(self._collection, manifest(self.name, autoscaling))
         self.uid = created["metadata"]["uid"]
+        self._wrote()
 
     def patch(self, spec: Mapping[str, Any]) -> None:
         self._write("PATCH", "", {"spec": spec})
@@ -82,6 +84,12 @@ class Subject:
         status, answer = self._cluster.request(method, path, body, content_type=MERGE_PATCH)
         if status != 200:
             raise ClusterError(f"{method} {path}: {status} {answer.get('message', answer)}")
+        self._wrote()
+
+    def _wrote(self) -> None:
+        hook, self.after_first_write = self.after_first_write, None
+        if hook is not None:
+            hook()
 
 
 @dataclass(frozen=True, slots=True)

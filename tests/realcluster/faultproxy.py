@@ -160,6 +160,7 @@ class FaultProxy:
     async def _cut(self, path: str, gone: bool) -> int:
         cut = [request for request, exchange in self._watches.values() if re.search(path, exchange.path)]
         for request in cut:
+            self._watches.pop(id(request), None)
             if gone and request.transport is not None:
                 status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
                 line = json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
@@ -253,7 +254,7 @@ class FaultProxy:
                         break
                     await response.write(chunk)
             finally:
-                del self._watches[id(request)]
+                self._watches.pop(id(request), None)
         return response
 
     def _ask(self, whole: _Request) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:

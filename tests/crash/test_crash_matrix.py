@@ -1,0 +1,51 @@
+"""A short list out of the crash matrix: all writes of a creation, one way to interrupt each other scenario's writes.
+
+The whole matrix: `python -m tests.crash.matrix`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.crash import matrix
+from tests.crash.lane import Cell, Clean, Kind
+from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.realcluster.cluster import Cluster
+
+# a connection that breaks is to the daemon what a time-out is, ten seconds sooner
+SHORT: dict[str, tuple[Kind, ...]] = {
+    "create": (Kind.BEFORE, Kind.AFTER, Kind.HANG_UP),
+    "scale up": (Kind.AFTER,),
+    "raise bounds": (Kind.HANG_UP,),
+    "scale down": (Kind.BEFORE,),
+    "to zero": (Kind.HANG_UP,),
+    "wake": (Kind.AFTER,),
+    "manual": (Kind.HANG_UP,),
+    "delete": (Kind.BEFORE, Kind.AFTER),
+}
+
+
+LANES = 6
+
+
+def short(scenario: Scenario, clean: Clean) -> Sequence[Cell]:
+    """All cells of a creation; of the others the writes that do something. A report is written again if it is lost."""
+    every = matrix.cells(scenario, clean, SHORT[scenario.name])
+    if scenario.name in ("create", "delete"):
+        return every
+    return [cell for cell in every if cell.write and not clean.writes[cell.write - 1].endswith("(report)")]
+
+
+def test_a_crash_at_any_write_changes_no_end_state(cluster: Cluster, tmp_path: Path) -> None:
+    with matrix.open_lanes(cluster, LANES, tmp_path) as lanes:
+        found = matrix.run(lanes, SCENARIOS, short, print)
+    print(found.table())
+    print(found.verdict())
+    assert not found.failed
+    assert not found.problems
+    assert len(found.passed) >= 30
+
+
+def test_every_scenario_is_in_the_short_list() -> None:
+    assert set(SHORT) == {each.name for each in SCENARIOS}

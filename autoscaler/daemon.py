@@ -41,8 +41,8 @@ from autoscaler.signals.scraper import PodScraper
 
 OK: Final = 0
 FAILED: Final = 1
-STOP_WITHIN_S: Final = 5.0
-LAST_CYCLE_WITHIN_S: Final = 3.0  # of those; then it is cancelled, which is as safe as a crash
+STOP_WITHIN_S: Final = 4.5  # 5 for whoever looks from outside: a process takes a moment to go
+LAST_CYCLE_WITHIN_S: Final = 2.5  # of those; then it is cancelled, which is as safe as a crash
 LAST_EVENTS_WITHIN_S: Final = 1.0  # of those; what is not written by then is lost
 LAST_PAGES_WITHIN_S: Final = 0.5  # of those, for answers to whoever reads our pages
 OPEN_FILES: Final = 65_536

@@ -146,16 +146,16 @@ class Board:
 
     def _ready(self) -> tuple[bool, str]:
         if self.stopping:
-            return False, "Not ready: the daemon stops."
+            return False, "not ready: the daemon stops."
         if not self.synced():
-            return False, "Not ready: the copies of the cluster's objects are not complete yet."
+            return False, "not ready: the copies of the cluster's objects are not complete yet."
         if self.report is None:
-            return False, "Not ready: no cycle has finished yet."
+            return False, "not ready: no cycle has finished yet."
         alive, why = self.alive()
         if not alive:
-            return False, f"Not ready: {why}."
+            return False, f"not ready: {why}."
         number, took = len(self.report.workloads), self.report.duration_s
-        return True, f"Ready: {number} workloads, the last cycle took {took:.3f} s."
+        return True, f"ready: {number} workloads, the last cycle took {took:.3f} s."
 
 
 def _utc(at_s: float) -> str:

@@ -80,15 +80,15 @@ def test_reloads_that_keep_the_tick_do_not_hide_a_dead_loop() -> None:
 
 def test_what_is_missing_for_readiness_is_said() -> None:
     scene = Scene(synced=False)
-    assert scene.line() == (False, "Not ready: the copies of the cluster's objects are not complete yet.")
+    assert scene.line() == (False, "not ready: the copies of the cluster's objects are not complete yet.")
     scene.synced = True
-    assert scene.line() == (False, "Not ready: no cycle has finished yet.")
+    assert scene.line() == (False, "not ready: no cycle has finished yet.")
     scene.cycle()
-    assert scene.line() == (True, "Ready: 0 workloads, the last cycle took 0.500 s.")
+    assert scene.line() == (True, "ready: 0 workloads, the last cycle took 0.500 s.")
     scene.now = 11.0
-    assert scene.line() == (False, "Not ready: the last cycle finished 11.0 s ago; allowed: 10 s.")
+    assert scene.line() == (False, "not ready: the last cycle finished 11.0 s ago; allowed: 10 s.")
     scene.board.stopping = True
-    assert scene.line() == (False, "Not ready: the daemon stops.")
+    assert scene.line() == (False, "not ready: the daemon stops.")
 
 
 def test_a_refused_file_is_explained_and_it_stays_ready() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from autoscaler.daemon import LAST_CYCLE_WITHIN_S
 from tests.e2e.daemon import Daemon
 from tests.e2e.workload import Workload, manifest
 from tests.realcluster.cluster import Cluster
@@ -48,7 +49,7 @@ def test_a_step_that_hangs_is_cancelled_in_time(cluster: Cluster, namespace: str
         dropped = proxy.arm(Rule(Drop(), methods=("POST",), path="/deployments"))
         Workload(cluster, namespace, manifest("llama", ONE))
         dropped.wait_struck()
-        assert 3 < stops_within_s(daemon) < 5
+        assert LAST_CYCLE_WITHIN_S < stops_within_s(daemon) < 5
         assert len(daemon.log_lines("cycle.cancelled")) == 1
 
 
@@ -57,5 +58,5 @@ def test_events_that_nobody_takes_are_given_up_and_counted(cluster: Cluster, nam
         dropped = proxy.arm(Rule(Drop(), methods=("POST",), path="/events", times=None))
         Workload(cluster, namespace, manifest("llama", ONE))
         dropped.wait_struck()
-        assert stops_within_s(daemon) < 3
+        assert stops_within_s(daemon) < 5
         assert len(daemon.log_lines("events.lost")) == 1

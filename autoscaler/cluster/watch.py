@@ -57,10 +57,6 @@ class Selection:
     namespace: str = ""
     labels: str = ""
 
-    @property
-    def path(self) -> str:
-        return self.resource.path(self.namespace)
-
     def params(self, **others: str) -> dict[str, str]:
         return {**others, "labelSelector": self.labels} if self.labels else others
 
@@ -165,6 +161,7 @@ class Watched(Generic[T]):
         """`moved` gets each object that the copy loses and the one it gains in its place: for indexes."""
         self._api = api
         self._selection = selection
+        self._path = selection.resource.path(selection.namespace)
         self._changed = changed
         self._moved = moved
         self._outages = outages or Outages(clock)
@@ -174,7 +171,7 @@ class Watched(Generic[T]):
         self._decode: Callable[[msgspec.Raw], T] = msgspec.json.Decoder(kind).decode
         self._page = msgspec.json.Decoder(_Page[kind])  # type: ignore[valid-type]
         self._objects: dict[ObjectKey, T] = {}
-        self._assumed: dict[ObjectKey, T] = {}  # since the list that runs began
+        self._assumed: dict[ObjectKey, T] = {}  # while there is no version, that is during a list
         self._version = ""  # of the newest thing seen; "" means: list first
         self._refused_at = ""  # the version at which the server sent an error event
         self._steady = self._progressed = False  # of the watch that runs
@@ -203,7 +200,8 @@ class Watched(Generic[T]):
         """Takes the answer to our own write for the truth until the watch brings something newer."""
         key = _key(item)
         known = self._objects.get(key)
-        self._assumed[key] = item
+        if not self._version:
+            self._assumed[key] = item
         # not in the copy, yet older than what the watch has shown: it was deleted meanwhile
         if _later(item.metadata.resource_version, self._version) if known is None else _supersedes(item, known):
             self._put(key, item)
@@ -231,10 +229,8 @@ class Watched(Generic[T]):
         if _doubtful(error):
             self._version = ""
         wait_s = self._back_off.next_s()
-        if isinstance(error, TooManyRequests):
-            told_s = min(error.retry_after_s, self._timing.told_most_s)
-            return max(wait_s, told_s * random.uniform(1.0, 1.25))
-        return wait_s
+        told_s = error.retry_after_s if isinstance(error, TooManyRequests) else 0.0
+        return max(wait_s, min(told_s, self._timing.told_most_s) * random.uniform(1.0, 1.25))
 
     def _settled(self) -> None:
         """The watch has been open for long enough to be trusted."""
@@ -245,41 +241,45 @@ class Watched(Generic[T]):
     # --- list ---
 
     async def _list(self) -> None:
+        """Takes over page by page, so that never two whole lists are in memory; drops at last what was not listed."""
         self._assumed = {}
         params = self._selection.params(limit=str(PAGE_SIZE))
-        fresh: dict[ObjectKey, T] = {}
+        listed: set[ObjectKey] = set()
         version = ""
-        while True:
-            page = self._page.decode(await self._api.call("GET", self._selection.path, params=params))
-            version = version or page.metadata.resource_version  # of the first page: what is older is only seen twice
-            for item in page.items or ():
-                key = _key(item)
-                known = self._objects.get(key)
-                fresh[key] = item if known is None or _differs(item, known) else known
-            if not page.metadata.next:
-                break
-            if page.metadata.next == params.get("continue"):
-                raise msgspec.DecodeError("a page names itself as the next one")
-            params["continue"] = page.metadata.next
-        if not version:
-            raise msgspec.DecodeError("a list without a resourceVersion")
-        self._replace(fresh, version)
-
-    def _replace(self, fresh: dict[ObjectKey, T], version: str) -> None:
-        """The copy becomes the list, but for what we wrote after the list was made."""
-        fresh.update((k, each) for k, each in self._assumed.items() if _later(each.metadata.resource_version, version))
-        before = self._changes
-        for key in self._objects.keys() - fresh.keys():
-            self._put(key, None)
-        for key, item in fresh.items():
-            if item is not self._objects.get(key):
-                self._put(key, item)
-        self._version = version
-        self._heard_at = self._clock()
-        self.relists += 1
-        if self._changes != before or not self.synced.is_set():
+        before = (self._changes, self.synced.is_set())
+        try:
+            while True:
+                page = self._page.decode(await self._api.call("GET", self._path, params=params))
+                version = version or page.metadata.resource_version  # the first page's: what is older is seen twice
+                if not version or page.metadata.next == params.get("continue"):
+                    raise msgspec.DecodeError("a list without a resourceVersion, or without an end")
+                self._take_listed(page.items or [], version, listed)
+                if not page.metadata.next:
+                    break
+                params["continue"] = page.metadata.next
+            for key in self._objects.keys() - listed:
+                if not self._wrote(key, version):
+                    self._put(key, None)
+            self._version = version
+            self._heard_at = self._clock()
+            self.relists += 1
             self.synced.set()
-            self._changed()
+        finally:
+            if before != (self._changes, self.synced.is_set()):
+                self._changed()
+
+    def _take_listed(self, items: list[T], version: str, listed: set[ObjectKey]) -> None:
+        for item in items:
+            key = _key(item)
+            listed.add(key)
+            known = self._objects.get(key)
+            if known is None or (_differs(item, known) and not self._wrote(key, version)):
+                self._put(key, item)
+
+    def _wrote(self, key: ObjectKey, version: str) -> bool:
+        """Did we write this object after that version of the list?"""
+        written = self._assumed.get(key)
+        return written is not None and _later(written.metadata.resource_version, version)
 
     # --- watch ---
 
@@ -305,7 +305,7 @@ class Watched(Generic[T]):
             raise _EndedAtOnce("the server ended the watch at once")
 
     async def _follow(self, params: dict[str, str], silence_s: float) -> None:
-        blocks = self._api.stream(self._selection.path, params, silence_s)
+        blocks = self._api.stream(self._path, params, silence_s)
         settling: asyncio.TimerHandle | None = None
         try:
             async for block in blocks:
@@ -381,7 +381,7 @@ def _key(item: HasMetadata) -> ObjectKey:
 
 
 def _doubtful(error: ApiError | msgspec.DecodeError) -> bool:
-    """Can only a new list tell the truth? 504: the version is from the future, etcd was restored from a backup."""
+    """Can only a new list tell the truth? 504: the version is not yet reached, etcd was restored from a backup."""
     return isinstance(error, msgspec.DecodeError | Gone | Refused) or error.status == 504
 
 

@@ -231,8 +231,8 @@ class Daemon:
                 "events": self._events.run,
                 "reload": self._reload.run,
             }
-            tasks = [group.create_task(_for_ever(name, part)) for name, part in parts.items()]
-            loop = group.create_task(self._loop.run())  # ends when it is told to, before the others
+            tasks = [group.create_task(_named(name, part)) for name, part in parts.items()]
+            loop = group.create_task(_named("loop", self._loop.run, ends=stopped.is_set))
             await stopped.wait()
             await self._finish(loop)
             for task in tasks:
@@ -298,11 +298,12 @@ class Daemon:
         )
 
 
-async def _for_ever(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Runs a part that must not end, not even well."""
+async def _named(name: str, run: Callable[[], Awaitable[None]], ends: Callable[[], bool] = lambda: False) -> None:
+    """Runs a part, which must not end, not even well, but where `ends` says so."""
     try:
         await run()
-        raise RuntimeError("it ended, and never should")
+        if not ends():
+            raise RuntimeError("it ended, and never should")
     except Exception as error:
         raise Died(name, error) from error
 

@@ -1,6 +1,7 @@
 """Carries out a step: the record first, then its commands in order. The one place that writes replica counts.
 
-The first failure ends the step and is raised; the next cycle looks at the world again and goes on from there.
+The first failure ends the step and is raised; the next cycle looks at the world again and goes on from there. What was
+done before it, and what failed, can be asked for.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ class Driver:
         self._records = records
         self._revisions = revisions
         self._traffic = traffic
+        self.recorded = False  # the step's record is the stored one
+        self.done: tuple[Command, ...] = ()
+        self.doing: Command | None = None  # where it raised; None: while saving the record
 
-    async def run(self, before: Record, step: Step) -> tuple[Command, ...]:
-        """Does the step and returns the commands that it carried out (all of them, unless it raises)."""
+    async def run(self, before: Record, step: Step) -> None:
+        """Does the step, or raises what its first failing part raised."""
         if step.record != before:
             await self._records.save(step.record)
+        self.recorded = True
         for command in step.commands:
+            self.doing = command
             await self._do(command)
-        return step.commands
+            self.done = (*self.done, command)
+        self.doing = None
 
     async def _do(self, command: Command) -> None:
         match command:

@@ -101,6 +101,7 @@ class Limits:
 
     initial_replicas: int
     initialization_timeout_s: float | None = None
+    stopped: bool = False  # wanted at zero by the user: time does not count against it
 
 
 def step(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Step:
@@ -118,24 +119,45 @@ def step(limits: Limits, record: Record, observed: Observed, granted: int, now: 
 
 
 def _remember(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Record:
-    if record.current is None:
-        record = replace(record, current=observed.newest.name, collision_count=observed.collision_count)
+    if record.current is None or _never_came_to_be(record, observed):
+        record = Record(current=observed.newest.name, collision_count=observed.collision_count)
+    if limits.stopped and record.served_at is None:
+        record = replace(record, phase=Phase.STARTING, started_at=None)
     update = observed.newest.name if observed.newest.name != record.current else None
     record = replace(record, update=update)
     if record.started_at is None and granted > 0:
         record = replace(record, started_at=now)
-    seen = observed.current
+    seen = _seen(record, observed)
     if seen is not None and seen.ready > 0 and record.served_at is None:
         record = replace(record, served_at=now, phase=Phase.COMPLETE)
     if seen is not None and seen.ready > 0:
         record = replace(record, serving=True)
     elif granted == 0:
         record = replace(record, serving=False)
-    if not record.initialized and (seen.ready if seen else 0) >= limits.initial_replicas:
+    enough = min(limits.initial_replicas, granted)  # quota may never grant more
+    if (
+        not record.initialized
+        and (seen.ready if seen else 0) >= enough
+        and (granted > 0 or not limits.initial_replicas)
+    ):
         record = replace(record, initialized=True)
     if _timed_out(limits, record, now):
         record = replace(record, phase=Phase.FAILED)
     return record
+
+
+def _seen(record: Record, observed: Observed) -> ObservedRevision | None:
+    """The objects of the record's current revision; None right after another one became current."""
+    seen = observed.current
+    return seen if seen is not None and seen.name == record.current else None
+
+
+def _never_came_to_be(record: Record, observed: Observed) -> bool:
+    """A revision that never served, has been corrected, and has nothing to protect: refused, failed, or not created."""
+    if record.served_at is not None or observed.newest.name == record.current:
+        return False
+    replicas = observed.current.replicas if observed.current else None
+    return replicas is None or (record.phase is Phase.FAILED and replicas == 0)
 
 
 def _timed_out(limits: Limits, record: Record, now: float) -> bool:
@@ -150,7 +172,8 @@ def _commands(record: Record, observed: Observed, granted: int) -> list[Command]
     commands: list[Command] = []
     if record.current not in observed.saved and record.current == observed.newest.name:
         commands.append(SaveRevision(observed.newest))
-    seen = observed.current.replicas if observed.current else None
+    there = _seen(record, observed)
+    seen = there.replicas if there else None
     if seen != granted:
         commands.append(HaveReplicas(record.current, granted, seen))
     wanted = ((observed.service, record.current), (observed.update_service, NO_REVISION))

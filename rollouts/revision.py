@@ -38,6 +38,11 @@ def digest_of(identity: Mapping[str, Any], collision_count: int = 0) -> str:
     return hashlib.sha256((canonical + salt).encode()).hexdigest()
 
 
+def is_revision_of(workload: str, name: str) -> bool:
+    """Could this name one of the workload's revisions? `llama-1a2b3c4d` is of llama, not of llama-1a2b3c4d."""
+    return len(name) == len(workload) + 9 and name.startswith(f"{workload}-")
+
+
 def identify(
     workload: str, identity: Mapping[str, Any], taken: Mapping[str, str], collision_count: int
 ) -> tuple[Revision, int]:

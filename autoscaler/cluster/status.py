@@ -29,7 +29,7 @@ def record_of(workload: InferenceWorkload) -> Record:
     status = workload.status or Status()
     stored = status.record or RolloutRecord()
     return Record(
-        phase=Phase(stored.phase) if stored.phase else Phase.STARTING,
+        phase=_phase(stored),
         current=status.current_revision,
         update=status.update_revision,
         collision_count=status.collision_count or 0,
@@ -39,6 +39,13 @@ def record_of(workload: InferenceWorkload) -> Record:
         served_at=unix_seconds(stored.served_at) if stored.served_at else None,
         serving=bool(stored.serving),
     )
+
+
+def _phase(stored: RolloutRecord) -> Phase:
+    """A phase of a newer version is not ours to follow: what served once is taken as complete."""
+    known = {phase.value: phase for phase in Phase}
+    unknown = Phase.COMPLETE if stored.served_at else Phase.STARTING
+    return known.get(stored.phase or "", unknown)
 
 
 def status_of(record: Record) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Facts:
     untrusted_for_s: float  # how long some ready pod has had no fresh page
     patience_s: float  # a page may be missing this long before it is worth a word
     rebuilt: bool  # the record was lost not long ago
-    error: str | None
+    error: str | None  # why the count could not be written; worth another try
+    stalled: tuple[str, str] | None  # what only a person can mend: reason and message
 
 
 def conditions(facts: Facts) -> tuple[ConditionReport, ...]:
@@ -190,6 +191,8 @@ def _progressing(facts: Facts) -> ConditionReport:
 
 
 def _stalled(facts: Facts) -> ConditionReport:
+    if facts.stalled is not None:
+        return ConditionReport("Stalled", Status.TRUE, *facts.stalled)
     return _flag(
         "Stalled",
         facts.record.phase is RolloutPhase.FAILED,

@@ -14,13 +14,14 @@ from typing import Final
 import structlog
 
 from autoscaler.cluster.client import KubeApi
-from autoscaler.cluster.errors import ApiError, Conflict, Foreign, Refused
+from autoscaler.cluster.errors import ApiError, Conflict
 from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.status import StatusWriter
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic.service import ServiceTraffic
 from autoscaler.cluster.workloads.deployment import DeploymentRevisions
 from autoscaler.controller import reporting, snapshot
+from autoscaler.controller.backoff import BackOff, trouble_of
 from autoscaler.controller.events import Conditions
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.publishing import Publisher
@@ -30,7 +31,7 @@ from autoscaler.controller.specs import Operator, Resolver
 from autoscaler.model.decision import Ask, Grant, ScalingDecision
 from autoscaler.model.report import CycleReport
 from autoscaler.model.signal import Quality
-from autoscaler.model.workload import WorkloadKey
+from autoscaler.model.workload import DesiredPhase, WorkloadKey
 from autoscaler.scaling.allocation import allocate, ask_of
 from autoscaler.scaling.decision import ScalingState, decide
 from rollouts import machine
@@ -79,6 +80,7 @@ class Cycle:
         self._memory: dict[WorkloadKey, Memory] = {}
         self._told: Mapping[WorkloadKey, Conditions] = {}  # what the last events were told against
         self._publisher = Publisher(events, status_writes_per_cycle)
+        self._back_off = BackOff()
 
     def reconfigure(self, operator: Operator, status_writes_per_cycle: int) -> None:
         """Another word of the operator for all further cycles; not within one. What was learned stays."""
@@ -92,8 +94,7 @@ class Cycle:
 
     async def run(self) -> CycleReport:
         """Looks, decides, acts, tells."""
-        seen = self.observe()
-        decisions = self.decide(seen)
+        seen, decisions = self.decide(self.observe())
         grants = self.allocate(seen, decisions)
         steps = self.step(seen, decisions, grants)
         outcomes = await self.execute(seen, steps)
@@ -104,30 +105,30 @@ class Cycle:
         self._signals.set_targets(snapshot.scrape_targets(seen))
         return seen
 
-    def decide(self, seen: Snapshot) -> Decisions:
-        memory, decisions = {}, {}
+    def decide(self, seen: Snapshot) -> tuple[Snapshot, Decisions]:
+        """Decisions, and the snapshot without the workloads that our own code could not decide on."""
+        memory, decisions, broken = {}, {}, []
         for subject in seen.subjects:
             before = self._memory.get(subject.key, Memory())
-            decision, scaling = decide(subject.spec, before.scaling, subject.observation, seen.at_s)
+            try:
+                decision, scaling = decide(subject.spec, before.scaling, subject.observation, seen.at_s)
+            except Exception as error:  # a bug: this workload stays as it is, the others go on
+                broken.append((subject.workload, snapshot.crashed(subject.workload, error)))
+                continue
             decisions[subject.key] = decision
             rebuilt_at = seen.at_s if subject.record.current and not subject.stored.current else before.rebuilt_at
             memory[subject.key] = Memory(scaling, _untrusted_since(before, decision, seen.at_s), rebuilt_at)
         self._memory = memory
-        return decisions
+        return seen.without(broken), decisions
 
     def allocate(self, seen: Snapshot, decisions: Decisions) -> Grants:
-        return allocate(
-            [_ask(subject, decisions[subject.key]) for subject in seen.subjects], self._resolver.operator.limits
-        )
+        asks = [_ask(subject, decisions[subject.key]) for subject in seen.subjects]
+        return allocate(asks, self._resolver.operator.limits, seen.others)
 
     def step(self, seen: Snapshot, decisions: Decisions, grants: Grants) -> Mapping[WorkloadKey, Step]:
         return {
             subject.key: machine.step(
-                machine.Limits(subject.spec.scaling.initial_replicas, subject.spec.initialization_timeout_s),
-                subject.record,
-                subject.observed,
-                grants[subject.key].granted,
-                seen.at_s,
+                _limits(subject), subject.record, subject.observed, grants[subject.key].granted, seen.at_s
             )
             for subject in seen.subjects
         }
@@ -135,7 +136,16 @@ class Cycle:
     async def execute(self, seen: Snapshot, steps: Mapping[WorkloadKey, Step]) -> Mapping[WorkloadKey, Outcome]:
         busy = [subject for subject in seen.subjects if _has_work(subject, steps[subject.key])]
         quiet = {subject.key: Outcome(subject.workload, subject.record) for subject in seen.subjects}
-        return quiet | await _in_parallel(busy, lambda subject: self._execute_one(subject, steps[subject.key]))
+        self._back_off.keep(quiet.keys())
+        held = {each.key: self._back_off.held(each.key, steps[each.key], seen.at_s) for each in busy}
+        waiting = {
+            each.key: Outcome(each.workload, each.stored, trouble=trouble)
+            for each in busy
+            if (trouble := held[each.key]) is not None
+        }
+        free = [each for each in busy if held[each.key] is None]
+        done = await _in_parallel(free, lambda subject: self._execute_one(subject, steps[subject.key], seen.at_s))
+        return quiet | waiting | done
 
     async def report(
         self, seen: Snapshot, decisions: Decisions, grants: Grants, outcomes: Mapping[WorkloadKey, Outcome]
@@ -160,28 +170,34 @@ class Cycle:
     def _writer(self, outcome: Outcome) -> StatusWriter:
         return StatusWriter(self._api, outcome.workload, self._store.workloads.assume)
 
-    async def _execute_one(self, subject: Subject, step: Step) -> Outcome:
+    async def _execute_one(self, subject: Subject, step: Step, now: float) -> Outcome:
         """Runs one workload's step; the one place that turns its errors into a value."""
-        latest = subject.workload
         records = StatusWriter(self._api, subject.workload, self._store.workloads.assume)
         revisions = DeploymentRevisions(
             self._api, subject.workload, subject.spec.orphan, subject.contents, self._uid_of(subject)
         )
         traffic = ServiceTraffic(self._api, subject.workload, subject.spec)
+        driver = Driver(records, revisions, traffic)
         trouble: Trouble | None = None
-        done: Sequence[machine.Command] = ()
         try:
-            done = await Driver(records, revisions, traffic).run(subject.stored, step)
-        except Conflict as error:
+            await driver.run(subject.stored, step)
+            self._back_off.succeeded(subject.key)
+        except Conflict as error:  # somebody was quicker: the next cycle looks again
+            trouble = self._back_off.overtaken(subject.key, str(error))
             log.debug("step.overtaken", workload=str(subject.key), error=str(error))
         except ApiError as error:
-            trouble = Trouble(_condition_for(error), str(error))
+            trouble = trouble_of(error, driver.doing)
+            self._back_off.failed(subject.key, step, trouble, now, getattr(error, "retry_after_s", 0.0))
         except Exception as error:  # a bug: this workload stays as it is, the others go on
             log.exception("step.crashed", workload=str(subject.key))
             trouble = Trouble("AbleToScale", f"internal error: {type(error).__name__}")
-        latest = self._store.workloads.find(*subject.key) or latest
-        scaled = next((each for each in done if isinstance(each, HaveReplicas)), None)
-        return Outcome(latest, step.record, scaled, step.reasons, trouble)
+            self._back_off.failed(subject.key, step, trouble, now)
+        latest = self._store.workloads.find(*subject.key) or subject.workload
+        scaled = next((each for each in driver.done if isinstance(each, HaveReplicas)), None)
+        recorded = driver.recorded
+        return Outcome(
+            latest, step.record if recorded else subject.stored, scaled, step.reasons if recorded else (), trouble
+        )
 
     def _uid_of(self, subject: Subject) -> Callable[[str], str | None]:
         def uid_of(revision: str) -> str | None:
@@ -208,10 +224,10 @@ def _has_work(subject: Subject, step: Step) -> bool:
     return bool(step.commands) or step.record != subject.stored
 
 
-def _condition_for(error: ApiError) -> str:
-    if isinstance(error, Foreign):
-        return "Conflict"
-    return "TemplateInvalid" if isinstance(error, Refused) else "AbleToScale"
+def _limits(subject: Subject) -> machine.Limits:
+    spec = subject.spec
+    stopped = spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0
+    return machine.Limits(spec.scaling.initial_replicas, spec.initialization_timeout_s, stopped)
 
 
 async def _in_parallel(

@@ -35,7 +35,7 @@ def events(before: Conditions | None, report: WorkloadReport, why: str) -> tuple
 
 
 def _scale_events(report: WorkloadReport, why: str) -> list[EventReport]:
-    if report.error is not None or report.scaled is None:
+    if report.scaled is None:
         return []
     start, end = report.scaled
     told = [EventReport("SuccessfulRescale", f"New size: {end}; reason: {why}")]

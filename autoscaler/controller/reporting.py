@@ -97,15 +97,23 @@ def _workload_report(
 ) -> WorkloadReport:
     spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
     phase, message = phase_of(spec, outcome.record, counts, decision, grant)
-    error = outcome.trouble.message if outcome.trouble else None
+    trouble = outcome.trouble
+    transient = trouble is not None and trouble.condition == "AbleToScale"
     facts = Facts(
-        spec, outcome.record, phase, message, counts, decision, grant, untrusted_for_s, patience_s, rebuilt, error
+        spec=spec,
+        record=outcome.record,
+        phase=phase,
+        phase_message=message,
+        counts=counts,
+        decision=decision,
+        grant=grant,
+        untrusted_for_s=untrusted_for_s,
+        patience_s=patience_s,
+        rebuilt=rebuilt,
+        error=trouble.message if trouble is not None and transient else None,
+        stalled=(trouble.condition, trouble.message) if trouble is not None and not transient else None,
     )
-    found = conditions(facts)
-    if outcome.trouble is not None and outcome.trouble.condition != "AbleToScale":
-        found = (*found, ConditionReport(outcome.trouble.condition, Status.TRUE, "Refused", outcome.trouble.message))
-    elif outcome.trouble is None:
-        found = (*found, *_cleared(before, ("Conflict", "TemplateInvalid", "ProjectDenied")))
+    found = (*conditions(facts), *_refusals(trouble, before))
     start = outcome.scaled.seen if outcome.scaled else None
     report = WorkloadReport(
         key=subject.key,
@@ -120,17 +128,23 @@ def _workload_report(
         decision=decision,
         grant=grant,
         scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
-        error=error,
+        error=trouble.message if trouble else None,
     )
     found_events = events(before, report, reason_text(decision))
-    if Reason.REVISION_CREATED in outcome.reasons and outcome.trouble is None:
+    if Reason.REVISION_CREATED in outcome.reasons:
         found_events = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *found_events)
     return replace(report, events=found_events)
 
 
-def _cleared(before: Conditions, kinds: tuple[str, ...]) -> list[ConditionReport]:
-    """Troubles of earlier cycles that are over. They are shown as False rather than vanish."""
-    return [ConditionReport(kind, Status.FALSE, "Resolved") for kind in kinds if kind in before]
+def _refusals(trouble: Trouble | None, before: Conditions) -> list[ConditionReport]:
+    """Conditions that exist only once there was a reason. Those that are over are shown as False and do not vanish."""
+    found = []
+    for kind in ("Conflict", "TemplateInvalid", "ProjectDenied"):
+        if trouble is not None and trouble.condition == kind:
+            found.append(ConditionReport(kind, Status.TRUE, "Refused", trouble.message))
+        elif kind in before:
+            found.append(ConditionReport(kind, Status.FALSE, "Resolved"))
+    return found
 
 
 def _unresolved_report(
@@ -138,16 +152,19 @@ def _unresolved_report(
 ) -> WorkloadReport:
     """What runs goes on running; only the conditions tell."""
     status = workload.status
+    key = WorkloadKey(workload.metadata.namespace, workload.metadata.name)
+    before = told.get(key) or conditions_of(workload)
+    found = {**before, **{each.type: each for each in unresolved(why)}}
     report = WorkloadReport(
-        key=WorkloadKey(workload.metadata.namespace, workload.metadata.name),
+        key=key,
         phase=(status.phase if status else None) or "Pending",
         phase_message=why.message,
         scaling_mode="Auto",
-        conditions=unresolved(why),
+        conditions=tuple(found[kind] for kind in sorted(found)),
         revision=status.current_revision if status else None,
         error=why.message,
     )
-    return replace(report, events=events(told.get(report.key) or conditions_of(workload), report, ""))
+    return replace(report, events=events(before, report, ""))
 
 
 def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: Outcome) -> Counts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import owned
@@ -16,16 +17,20 @@ from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic import service as service_traffic
 from autoscaler.cluster.workloads import deployment as deployments
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.specs import Resolver, Unresolved
+from autoscaler.controller.specs import DEFAULT_POOL, Resolver, Unresolved, of_revision, project_of
 from autoscaler.model.decision import Observation
 from autoscaler.model.report import ConditionReport
+from autoscaler.model.resources import ResourceVector, add, pod_demand, times
 from autoscaler.model.signal import Activation, WorkloadSignals
-from autoscaler.model.workload import WorkloadKey, WorkloadSpec
+from autoscaler.model.workload import Mode, WorkloadKey, WorkloadSpec
+from autoscaler.scaling.allocation import Domain
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from rollouts.machine import Observed
 from rollouts.rebuild import rebuild
-from rollouts.record import Record
+from rollouts.record import Phase, Record
 from rollouts.revision import Revision, identify, identity_of
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,13 @@ class Snapshot:
     subjects: tuple[Subject, ...]  # sorted by key
     unresolved: tuple[tuple[InferenceWorkload, Unresolved], ...]
     patience_s: float  # a page may be missing this long before it is worth a word
+    others: Mapping[Domain, ResourceVector]  # held by pods of ours that belong to no subject's current revision
+
+    def without(self, broken: Sequence[tuple[InferenceWorkload, Unresolved]]) -> Snapshot:
+        """The same, with these workloads left alone."""
+        gone = {_key(workload) for workload, _ in broken}
+        kept = tuple(subject for subject in self.subjects if subject.key not in gone)
+        return replace(self, subjects=kept, unresolved=(*self.unresolved, *broken))
 
 
 def take(store: Store, signals: Signals, activations: Activations, resolver: Resolver, now: float) -> Snapshot:
@@ -64,19 +76,54 @@ def take(store: Store, signals: Signals, activations: Activations, resolver: Res
     for workload in sorted(store.workloads.every(), key=_key):
         if workload.metadata.deletion_timestamp:
             continue  # the garbage collector takes what we own
-        spec = resolver.resolve(workload)
-        if isinstance(spec, Unresolved):
-            unresolved.append((workload, spec))
-            continue
-        known = stored.get((spec.key.namespace, spec.key.name), {})
-        activation = activations.state(spec.scaling.activation, now) if spec.scaling.activation else None
-        stored_record = record_of(workload)
-        record = stored_record if stored_record.current else _rebuilt(store, workload, spec, known, pods, now)
-        subjects.append(
-            _subject(store, workload, spec, (stored_record, record), known, pods, readings.get(spec.key), activation)
-        )
+        try:
+            spec = resolver.resolve(workload)
+            if isinstance(spec, Unresolved):
+                unresolved.append((workload, spec))
+                continue
+            known = stored.get((spec.key.namespace, spec.key.name), {})
+            activation = activations.state(spec.scaling.activation, now) if spec.scaling.activation else None
+            kept = record_of(workload)
+            record = kept if kept.current else _rebuilt(store, workload, spec, known, pods, now)
+            reading = readings.get(spec.key)
+            subjects.append(_subject(store, workload, spec, (kept, record), known, pods, reading, activation))
+        except Exception as error:  # one odd object must not stop the others
+            unresolved.append((workload, crashed(workload, error)))
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
-    return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0)
+    others = _held_by_others(store, subjects, pods, resolver)
+    return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0, others)
+
+
+def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
+    """What is said of a workload that our own code could not work on; it stays as it is."""
+    log.error("workload.not_understood", workload=str(_key(workload)), exc_info=error)
+    message = f"internal error ({type(error).__name__}): the workload stays as it is; the log has more"
+    return Unresolved("ScalingActive", "InternalError", message)
+
+
+def _held_by_others(
+    store: Store,
+    subjects: Sequence[Subject],
+    pods: Mapping[tuple[str, str], Sequence[Pod]],
+    resolver: Resolver,
+) -> dict[Domain, dict[str, int]]:
+    """What pods of ours hold whose workload is being deleted, cannot be resolved, or has another current revision."""
+    counted = {
+        (subject.key.namespace, subject.observed.current.name) for subject in subjects if subject.observed.current
+    }
+    held: dict[Domain, dict[str, int]] = {}
+    for (namespace, revision), group in pods.items():
+        stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
+        live = sum(1 for pod in group if deployments.is_live(pod))
+        if stored is None or not live:
+            continue
+        try:
+            demand = pod_demand(((stored.data or {}).get("deployment") or {}).get("template", {}).get("spec") or {})
+        except (ValueError, AttributeError, TypeError):
+            continue
+        domain = (project_of(namespace, resolver.operator), DEFAULT_POOL)
+        held[domain] = add(held.get(domain, {}), times(demand, live))
+    return held
 
 
 def _key(workload: InferenceWorkload) -> WorkloadKey:
@@ -110,8 +157,10 @@ def _subject(
     )
     contents: dict[str, Mapping[str, Any]] = {name: each.data or {} for name, each in known.items()}
     contents.setdefault(newest.name, newest.identity)
+    if newest.name != current and current in contents:
+        spec = of_revision(spec, contents[current])
     observation = Observation(
-        applied=record.replicas if record.replicas is not None else seen.replicas,
+        applied=_applied(spec, record, seen.replicas),
         ready=seen.ready,
         starting=seen.starting,
         terminating=seen.terminating,
@@ -125,6 +174,17 @@ def _subject(
     return Subject(
         spec.key, workload, spec, stored, record, observed, observation, contents, addresses, conditions_of(workload)
     )
+
+
+def _applied(spec: WorkloadSpec, record: Record, observed: int | None) -> int | None:
+    """The count to start from: the one that we wrote. Where more is there, more: only data may lower it.
+
+    A crash between record and object, or a hand on the Deployment while the daemon was away, leaves them apart.
+    """
+    if record.replicas is None or observed is None:
+        return observed if record.replicas is None else record.replicas
+    held = spec.mode is Mode.PAUSED or spec.scaling.manual_replicas is not None
+    return record.replicas if held or record.phase is Phase.FAILED else max(record.replicas, observed)
 
 
 def _rebuilt(

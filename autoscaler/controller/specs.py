@@ -7,7 +7,8 @@ that says which condition to show, never an exception.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -36,6 +37,8 @@ UTILIZATION_PERCENT: Final = 70.0  # Run:ai's and Knative's default, of throughp
 LATENCY_ACTS_AT: Final = 0.5  # of the threshold: latency is a cliff (llm-d's one-replica knee)
 KV_CACHE_ACTS_AT: Final = 0.9
 KV_CACHE_THRESHOLD: Final = 0.8
+LEAST_THRESHOLD: Final = 1e-6
+MOST_THRESHOLD: Final = 1e12
 LATENCIES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
 UTILIZED: Final = frozenset({Signal.CONCURRENCY, Signal.THROUGHPUT})
 
@@ -154,11 +157,17 @@ def _autoscaling(own: Autoscaling, default: Autoscaling | None) -> Autoscaling:
     return whole
 
 
-def _project(asked: str | None, namespace: str, operator: Operator) -> str:
-    """The project that pays. An unmapped namespace is a project of its own, whatever a configured one is called."""
+def project_of(namespace: str, operator: Operator) -> str:
+    """An unmapped namespace is a project of its own, whatever a configured one is called."""
     mapped = operator.projects.get(namespace)
-    if mapped is None:
-        mapped = namespace if (namespace, DEFAULT_POOL) not in operator.limits else f"namespace/{namespace}"
+    if mapped is not None:
+        return mapped
+    return namespace if (namespace, DEFAULT_POOL) not in operator.limits else f"namespace/{namespace}"
+
+
+def _project(asked: str | None, namespace: str, operator: Operator) -> str:
+    """The project that pays; nobody may name another one."""
+    mapped = project_of(namespace, operator)
     if asked is not None and asked != mapped:
         raise _Wrong(
             "ProjectDenied", "NamespaceNotMapped", f"namespace {namespace} belongs to {mapped}, not to {asked}"
@@ -171,6 +180,15 @@ def _demand(pod_spec: Mapping[str, object]) -> ResourceVector:
         return pod_demand(pod_spec)
     except (ValueError, AttributeError, TypeError) as error:
         raise _Wrong("TemplateInvalid", "Resources", f"spec.serving.deployment.template: {error}") from error
+
+
+def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any]) -> WorkloadSpec:
+    """The spec with what the running revision is made of: a template edit changes neither its port nor its price."""
+    serving = msgspec.convert(identity, Serving)
+    if serving.deployment is None or serving.deployment.template is None or serving.port is None:
+        return spec
+    demand = _demand(serving.deployment.template.get("spec") or {})
+    return replace(spec, serving=_serving(serving, serving.port), per_replica=demand)
 
 
 def _serving(serving: Serving, port: int) -> ServingSpec:
@@ -190,10 +208,13 @@ def _scaling(asked: Autoscaling, manual: int | None, operator: Operator) -> Scal
     if most < least:
         raise ValueError(f"autoscaling.maxReplicas is {most}, must be at least minReplicas ({least})")
     start = max(least, 1)
+    initial = start if asked.initial_replicas is None else asked.initial_replicas
     return ScalingSpec(
         min_replicas=least,
         max_replicas=most,
-        initial_replicas=min(most, start if asked.initial_replicas is None else asked.initial_replicas),
+        initial_replicas=min(
+            most, initial, initial if operator.ceiling_replicas is None else operator.ceiling_replicas
+        ),
         activation_replicas=min(most, asked.activation_replicas or start),
         signal=_signal(asked, least, most),
         retention_s=float(asked.scale_to_zero_retention_seconds or 0),
@@ -234,9 +255,11 @@ def _threshold(metric: str, given: int | str | None) -> float:
         if metric == Signal.KV_CACHE:
             return KV_CACHE_THRESHOLD
         raise ValueError(f"autoscaling.metricThreshold is required with metric {metric}")
-    value = float(parse_quantity(given))
-    if value <= 0:
-        raise ValueError(f"autoscaling.metricThreshold is {given}, must be above 0")
+    value = float(min(max(parse_quantity(given), Fraction(-1)), Fraction(10**30)))  # before it could overflow
+    if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
+        raise ValueError(
+            f"autoscaling.metricThreshold is {given}, must be from {LEAST_THRESHOLD:g} to {MOST_THRESHOLD:g}"
+        )
     plain = isinstance(given, int) or given.isdigit()
     return value / 1000 if metric in LATENCIES and plain else value
 

@@ -16,6 +16,7 @@ ResourceVector = Mapping[str, int]
 
 GPU: Final = "nvidia.com/gpu"
 EMPTY: Final[ResourceVector] = {}
+MOST: Final = 10**21  # thousandths: the largest quantity that means anything, and far from any overflow
 
 
 def add(*vectors: ResourceVector) -> dict[str, int]:
@@ -58,6 +59,9 @@ def pod_demand(pod_spec: Mapping[str, Any]) -> dict[str, int]:
             peak = _largest([peak, add(sidecars, _requests(container))])
     overhead = {name: milli(amount) for name, amount in (pod_spec.get("overhead") or {}).items()}
     total = add(_largest([add(running, sidecars), peak]), overhead)
+    for name, amount in total.items():
+        if not 0 <= amount <= MOST:
+            raise ValueError(f"{name} of a pod is out of range; allowed: 0 to 1E")
     return {name: amount for name, amount in total.items() if amount}
 
 

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Final
 
 from autoscaler.model.decision import Ask, Grant, ScalingDecision
 from autoscaler.model.resources import EMPTY, ResourceVector, add, replicas_that_fit, times
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 
 Domain = tuple[str, str]  # project, node pool
+_NOBODY: Final[Mapping[Domain, ResourceVector]] = {}
 
 
-def allocate(asks: Sequence[Ask], limits: Mapping[Domain, ResourceVector]) -> dict[WorkloadKey, Grant]:
+def allocate(
+    asks: Sequence[Ask], limits: Mapping[Domain, ResourceVector], others: Mapping[Domain, ResourceVector] = _NOBODY
+) -> dict[WorkloadKey, Grant]:
     """Grants for all asks. A domain without an entry in `limits`, or a resource not in it, is unlimited.
+
+    `others`: what is held in a domain by pods that no ask speaks of.
 
     12 GPUs, A applies 4 and wants 10, B (older) applies 2 and wants 5: B gets 5, A gets 7.
     """
     grants: dict[WorkloadKey, Grant] = {}
     by_domain = sorted(asks, key=_domain)
     for domain, group in groupby(by_domain, key=_domain):
-        grants.update(_share(list(group), limits.get(domain, EMPTY)))
+        grants.update(_share(list(group), limits.get(domain, EMPTY), others.get(domain, EMPTY)))
     return grants
 
 
@@ -48,8 +54,8 @@ def _domain(ask: Ask) -> Domain:
     return (ask.project, ask.node_pool)
 
 
-def _share(asks: Sequence[Ask], limit: ResourceVector) -> dict[WorkloadKey, Grant]:
-    used = add(*(times(ask.per_replica, max(ask.applied, ask.live_pods)) for ask in asks))
+def _share(asks: Sequence[Ask], limit: ResourceVector, others: ResourceVector) -> dict[WorkloadKey, Grant]:
+    used = add(others, *(times(ask.per_replica, max(ask.applied, ask.live_pods)) for ask in asks))
     free = {name: amount - used.get(name, 0) for name, amount in limit.items()}
     granted = {ask.key: min(ask.applied, ask.desired) for ask in asks}
     for wants, ask in _growth(asks):

@@ -16,6 +16,7 @@ from autoscaler.model.workload import DesiredPhase, Mode, ScalingSpec, WorkloadS
 from autoscaler.scaling import kpa
 
 SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
+GAP_S: Final = 2.0  # a longer silence between two samples leaves a hole in the windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class PolicyState:
     memory: kpa.KpaState
     delay_s: float  # that the memory was made for
     last_sample_at: float | None = None
-    warm_since: float | None = None  # first sample of these windows
+    trusted_since: float | None = None  # every ready pod fresh and no hole since then
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class ScalingState:
 
     policy: PolicyState | None = None
     zero_wanted_since: float | None = None  # idleness proven and zero wanted by the policy, without a break
+    waking: bool = False  # a request waited at zero and no replica was applied yet, e.g. for want of quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,14 @@ def decide(
     10 requests in flight, target 7 a replica, 1 applied, 1..8: the policy says ceil(10 / 7) = 2.
     """
     current = seen.applied or 0
-    fixed = _fixed(spec, seen, current)
+    waking = current == 0 and (state.waking or seen.activation is Activation.WAITING)
+    fixed = _fixed(spec, seen, current, waking)
     if fixed is not None:
         at_zero = current == 0
         trail = _Trail(fixed[0], fixed[1])
         _ceiling(spec.scaling, trail)
         watched, answer = (None, None) if at_zero else _ask_policy(spec.scaling, state.policy, seen, now)
-        return _decision(trail, current, seen, answer, now), ScalingState(watched)
+        return _decision(trail, current, seen, answer, now), ScalingState(watched, waking=waking)
     policy, answer = _ask_policy(spec.scaling, state.policy, seen, now)
     trail = _Trail(current, Rule.NO_DATA)
     if answer.desired is not None:
@@ -87,7 +90,7 @@ def decide(
     return _decision(trail, current, seen, answer, now), ScalingState(policy, zero_since)
 
 
-def _fixed(spec: WorkloadSpec, seen: Observation, current: int) -> tuple[int, Rule] | None:
+def _fixed(spec: WorkloadSpec, seen: Observation, current: int, waking: bool) -> tuple[int, Rule] | None:
     """Counts that no policy is asked for."""
     scaling = spec.scaling
     if spec.desired_phase is DesiredPhase.STOPPED:
@@ -100,12 +103,12 @@ def _fixed(spec: WorkloadSpec, seen: Observation, current: int) -> tuple[int, Ru
         return None
     if not seen.initialized:
         return max(scaling.initial_replicas, scaling.min_replicas), Rule.INITIAL
-    return _from_zero(scaling, seen)
+    return _from_zero(scaling, seen, waking)
 
 
-def _from_zero(scaling: ScalingSpec, seen: Observation) -> tuple[int, Rule]:
+def _from_zero(scaling: ScalingSpec, seen: Observation, waking: bool) -> tuple[int, Rule]:
     wake = min(max(scaling.activation_replicas, scaling.min_replicas, 1), scaling.max_replicas)
-    if scaling.min_replicas > 0 or seen.activation is Activation.WAITING:
+    if scaling.min_replicas > 0 or waking:
         return wake, Rule.ACTIVATED
     if seen.activation is Activation.NOT_CONFIGURED:
         return wake, Rule.NO_WAKER  # left at zero it would stay there for ever
@@ -122,7 +125,8 @@ def _ask_policy(
     if seen.ready is None:
         return state, _Answer(None)
     reading = seen.signals.readings.get(signal.name) if seen.signals else None
-    state = _record(_fitted(scaling, signal, state, seen.ready, now), reading, seen.ready)
+    kept = None if _clock_set_back(state, reading) else state
+    state = _record(_fitted(scaling, signal, kept, seen.ready, now), reading, seen.ready)
     averages = state.windows.averages(_as_of(state, now))
     stable, panic = averages if averages else (None, None)
     result, memory = kpa.scale(_kpa_spec(scaling, signal), state.memory, seen.ready, stable, panic, now)
@@ -130,6 +134,13 @@ def _ask_policy(
         result.desired, _arithmetic(signal, result), _inputs(signal, reading, stable, panic), memory.panicking
     )
     return replace(state, memory=memory), answer
+
+
+def _clock_set_back(state: PolicyState | None, reading: Reading | None) -> bool:
+    """Do the samples come from before those in the windows? Then the windows begin anew, which holds the count."""
+    if state is None or state.last_sample_at is None or reading is None or not reading.samples:
+        return False
+    return reading.samples[-1].at_s < state.last_sample_at - SAMPLE_IS_NEW_S
 
 
 def _as_of(state: PolicyState, now: float) -> float:
@@ -171,32 +182,47 @@ def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None,
 
 
 def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicyState:
-    """Adds the samples that are newer than the last one recorded. A level counts once per ready replica."""
+    """Adds the samples that are newer than the last one recorded. A level counts once per ready replica.
+
+    Also keeps how long the windows have held nothing but the truth: a hole reads as zeros, and samples without some
+    pod's share read low, for as long as they are in the window.
+    """
     if reading is None or reading.quality is Quality.ABSENT:
-        return state
-    windows, last, since = state.windows, state.last_sample_at, state.warm_since
+        return replace(state, trusted_since=None)
+    windows, last, since = state.windows, state.last_sample_at, state.trusted_since
     factor = ready if state.signal.shape is Shape.LEVEL else 1
     for sample in reading.samples:
         if last is None or sample.at_s > last:
             windows = windows.record(sample.at_s, sample.value * factor)
-            last, since = sample.at_s, sample.at_s if since is None else since
-    return replace(state, windows=windows, last_sample_at=last, warm_since=since)
+            since = None if last is not None and sample.at_s - last > GAP_S else since
+            last = sample.at_s
+    whole = reading.quality is Quality.FRESH and reading.pods_expected >= ready
+    since = (last if since is None else since) if whole else None
+    return replace(state, windows=windows, last_sample_at=last, trusted_since=since)
 
 
 def _guard_lowering(
     scaling: ScalingSpec, trail: _Trail, current: int, seen: Observation, policy: PolicyState | None, now: float
 ) -> None:
-    """Absent is not zero: a lower count needs a fresh page of every ready pod, and warm windows."""
+    """Absent is not zero: a lower count needs a fresh page of every ready pod, and a stable window of such pages.
+
+    Replicas that are not ready, or not seen, show no load of theirs: they count as full.
+    """
     if trail.value >= current or policy is None:
         return
     reading = seen.signals.readings.get(policy.signal.name) if seen.signals else None
-    if reading is None or reading.quality is not Quality.FRESH:
+    if reading is None or reading.quality is not Quality.FRESH or reading.pods_expected < (seen.ready or 0):
         quality, fresh, expected = ("absent", 0, seen.ready or 0) if reading is None else _trust(reading)
         trail.change(current, Rule.UNTRUSTED, f"{quality}: {fresh} of {expected} pods have a fresh page")
         return
-    age = now - policy.warm_since if policy.warm_since is not None else 0.0
+    age = now - policy.trusted_since if policy.trusted_since is not None else 0.0
     if age < scaling.kpa.stable_window_s:
-        trail.change(current, Rule.WARMING_UP, f"windows are {age:.0f} of {scaling.kpa.stable_window_s:.0f} s old")
+        trail.change(current, Rule.WARMING_UP, f"whole data for {age:.0f} of {scaling.kpa.stable_window_s:.0f} s")
+        return
+    missing = max(0, current - (seen.ready or 0))
+    if missing:
+        full = min(current, trail.value + missing)
+        trail.change(full, Rule.LOADING, f"{missing} of {current} replicas are not ready and count as full")
 
 
 def _trust(reading: Reading) -> tuple[str, int, int]:

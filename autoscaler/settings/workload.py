@@ -130,7 +130,7 @@ class Serving(Ruled):
 class Traffic(Ruled):
     """How clients reach the workload."""
 
-    service: Annotated[str, Field(pattern=DNS_1035, max_length=63)] | None = None
+    service: Annotated[str, Field(pattern=DNS_1035, max_length=56)] | None = None
     """An existing Service, of which one selector key is changed (default: one of ours, named like the workload)."""
 
 

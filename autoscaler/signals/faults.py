@@ -28,6 +28,7 @@ class Fault(StrEnum):
     NOT_A_NUMBER = "not a number"  # NaN
     INFINITE = "infinite"
     NEGATIVE = "negative"
+    ABSURD = "absurdly large"  # e.g. an unsigned counter that went below zero
     MALFORMED = "malformed"  # a line of the series cannot be read
     TOO_MANY_SERIES = "too many series"
     UNKNOWN_ENGINE = "unknown engine"

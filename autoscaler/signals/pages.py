@@ -19,6 +19,7 @@ from autoscaler.signals.scanner import Scanned, labels_of, scan, type_of
 
 # Kept per pod from page to page, so a pod must not choose how many.
 MAX_SERIES: Final = 2_000
+MOST_VALUE: Final = 1e15  # no count, rate or number of tokens of one pod comes near it
 MAX_BUCKETS: Final = 256
 
 
@@ -98,6 +99,8 @@ def _unfit(found: Scanned) -> Fault | None:
             return Fault.INFINITE
         if value < 0:
             return Fault.NEGATIVE
+        if value > MOST_VALUE:
+            return Fault.ABSURD
     return None
 
 

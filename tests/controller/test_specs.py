@@ -153,7 +153,12 @@ def test_activation_names_a_page_of_the_configuration() -> None:
         ({"minReplicas": 1, "maxReplicas": 2}, {}, "ScalingActive", "autoscaling.metric is required"),
         ({"maxReplicas": 2, "metric": "queue"}, {}, "ScalingActive", "metricThreshold is required with metric queue"),
         ({"maxReplicas": 2, "metric": "queue", "metricThreshold": "x"}, {}, "ScalingActive", "'x' is not a quantity"),
-        ({"maxReplicas": 2, "metric": "queue", "metricThreshold": "-1"}, {}, "ScalingActive", "must be above 0"),
+        (
+            {"maxReplicas": 2, "metric": "queue", "metricThreshold": "-1"},
+            {},
+            "ScalingActive",
+            "must be from 1e-06 to 1e+12",
+        ),
         ({"activation": {"page": "nowhere", "metric": "m"}}, {}, "ScalingActive", "activationPages are: gateway"),
         ({}, {"project": "other"}, "ProjectDenied", "namespace ml belongs to ml, not to other"),
         ({}, {"serving": {"port": 8000}}, "TemplateInvalid", "needs deployment.template"),

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from autoscaler.api.board import Board, Totals
 from autoscaler.api.exposition import render
-from autoscaler.controller import cycle, events
+from autoscaler.controller import events
 from autoscaler.model.decision import Grant, Rule, ScalingDecision, SignalInput
 from autoscaler.model.report import ConditionReport, Counts, CycleReport, QuotaReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
@@ -63,7 +63,7 @@ def _texts(node: ast.expr) -> Iterator[str]:
 def conditions() -> dict[str, set[str]]:
     """Type -> the reasons that stand in the code as texts. Reasons that are phases or rules are not among them."""
     found: dict[str, set[str]] = {kind: set() for kind in _of_errors()}
-    for call in _calls("conditions", "reporting", "specs", "cycle"):
+    for call in _calls("conditions", "reporting", "specs", "cycle", "snapshot"):
         if _name(call) not in _SAYS or not call.args:
             continue
         at, reasons = _SAYS[_name(call)]
@@ -75,10 +75,8 @@ def conditions() -> dict[str, set[str]]:
 
 def _of_errors() -> set[str]:
     """Conditions that errors of the API server turn into."""
-    tree = ast.parse(Path(str(cycle.__file__)).read_text())
-    [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "_condition_for"]
-    returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return) and node.value]
-    return {text for value in returned for text in _texts(value)}
+    told = {text for call in _calls("backoff") if _name(call) == "Trouble" for text in _texts(call.args[0])}
+    return told - {"ServiceUnusable"}  # a reason of Stalled
 
 
 def event_reasons() -> dict[str, bool]:

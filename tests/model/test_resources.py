@@ -69,6 +69,11 @@ def test_a_pod_is_charged_as_kubernetes_charges_it(spec: dict[str, Any], gpus: i
     assert pod_demand(spec).get(GPU, 0) == gpus
 
 
+def test_a_demand_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        pod_demand({"containers": [container("1e400")]})
+
+
 def test_how_many_replicas_fit() -> None:
     assert replicas_that_fit({GPU: 3000}, {GPU: 2000}) == 1
     assert replicas_that_fit({GPU: -1000}, {GPU: 2000}) == 0

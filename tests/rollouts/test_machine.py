@@ -107,6 +107,36 @@ def test_a_revision_that_served_never_times_out() -> None:
     assert step(Limits(1, 1.0), STEADY, observed(replicas=2), 2, 9_999.0).record.phase is Phase.COMPLETE
 
 
+def test_a_first_template_that_was_refused_is_replaced_by_its_correction() -> None:
+    refused = Record(current=FIRST.name, replicas=2, started_at=100.0)
+    world = replace(observed(SECOND), current=ObservedRevision(FIRST.name, None))
+    done = step(ONE, refused, world, 2, 130.0)
+    assert done.record == Record(current=SECOND.name, replicas=2, started_at=130.0)
+    assert HaveReplicas(SECOND.name, 2, None) in done.commands
+
+
+def test_a_failed_first_revision_is_replaced_by_its_correction_once_its_pods_are_asked_to_go() -> None:
+    failed = Record(Phase.FAILED, FIRST.name, None, 0, 0, False, 100.0)
+    still_there = step(ONE, failed, observed(SECOND, replicas=2, starting=2), 0, 500.0)
+    assert (still_there.record.current, still_there.commands) == (FIRST.name, (HaveReplicas(FIRST.name, 0, 2),))
+    done = step(ONE, failed, observed(SECOND, replicas=0), 1, 500.0)
+    assert (done.record.current, done.record.phase) == (SECOND.name, Phase.STARTING)
+    assert HaveReplicas(SECOND.name, 1, None) in done.commands
+
+
+def test_time_while_stopped_does_not_count_against_the_first_start() -> None:
+    before = Record(Phase.FAILED, FIRST.name, None, 0, 0, False, 100.0)
+    done = step(Limits(1, 10.0, stopped=True), before, observed(replicas=0), 0, 500.0)
+    assert (done.record.phase, done.record.started_at) == (Phase.STARTING, None)
+
+
+def test_an_initial_count_that_quota_never_grants_is_reached_with_what_it_grants() -> None:
+    before = Record(current=FIRST.name, replicas=2, started_at=100.0)
+    assert step(Limits(4), before, observed(replicas=2, ready=2), 2, 130.0).record.initialized
+    assert not step(Limits(4), before, observed(replicas=2, ready=1), 2, 130.0).record.initialized
+    assert not step(Limits(4), before, observed(replicas=0), 0, 130.0).record.initialized
+
+
 @dataclass
 class World:
     """Objects in memory, behind all three ports. `fail_at` interrupts the nth call."""

@@ -76,6 +76,11 @@ def test_the_shortfall_is_named() -> None:
     assert (grant.granted, grant.clipped, grant.short, grant.free) == (12, True, {GPU: 2000}, {GPU: 0})
 
 
+def test_pods_that_no_ask_speaks_of_hold_their_share() -> None:
+    grants = allocate([ask("a", 2, 12)], TWELVE, {("ml", "default"): {GPU: 7000}})
+    assert grants[WorkloadKey("ns", "a")].granted == 5
+
+
 ASKS = st.lists(
     st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(0, 20), st.integers(0, 6), st.integers(1, 3)),
     max_size=8,

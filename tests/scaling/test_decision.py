@@ -209,6 +209,57 @@ def test_at_zero_it_stays_only_where_something_could_wake_it(activation: Activat
     assert (decision.desired, decision.rule) == (desired, rule)
 
 
+def test_replicas_that_are_not_ready_show_no_load_and_count_as_full() -> None:
+    """Half of four replicas overloaded into unreadiness: their requests are on no page."""
+    timeline = Timeline(workload(), 1)
+    timeline.run(12, 25.0)
+    decision = timeline.run(20, 13.0, ready=2)
+    assert (decision.recommended, decision.desired, decision.rule) == (2, 4, Rule.LOADING)
+
+
+def test_not_to_zero_while_replicas_are_not_seen() -> None:
+    timeline = Timeline(workload(min_replicas=0), 1, activation=Activation.IDLE)
+    assert timeline.run(12, 20.0).desired == 3
+    while timeline.replicas == 3:
+        assert timeline.run(1, 0.0, ready=1).desired >= 2
+
+
+def test_a_hole_in_the_samples_lowers_nothing_until_it_has_left_the_windows() -> None:
+    """All pods unready for a while: the silence reads as zeros in the windows."""
+    timeline = Timeline(workload(), 1)
+    timeline.run(12, 25.0)
+    for _ in range(8):
+        decision, timeline.state = decide(timeline.spec, timeline.state, Observation(4, 0, 4), timeline.now)
+        assert decision.desired == 4
+        timeline.now += 1.0
+    assert timeline.run(3, 25.0).desired == 4
+    assert timeline.run(20, 25.0).desired == 4
+
+
+def test_shares_that_were_missing_lower_nothing_until_they_have_left_the_windows() -> None:
+    timeline = Timeline(workload(), 1)
+    timeline.run(12, 25.0)
+    timeline.run(20, 13.0, Quality.PARTIAL)
+    decision = timeline.run(1, 25.0)
+    assert (decision.desired, decision.rule) == (4, Rule.WARMING_UP)
+
+
+def test_a_clock_set_back_stops_no_growth() -> None:
+    timeline = Timeline(workload(), 2)
+    timeline.run(12, 10.0)
+    timeline.now -= 600
+    assert timeline.run(4, 50.0).desired == 8
+
+
+def test_a_request_that_waited_at_zero_is_not_forgotten_while_quota_grants_nothing() -> None:
+    spec, state = workload(min_replicas=0), ScalingState()
+    _, state = decide(spec, state, Observation(0, 0, activation=Activation.WAITING), 5.0)
+    decision, state = decide(spec, state, Observation(0, 0, activation=Activation.IDLE), 60.0)
+    assert (decision.desired, decision.rule) == (1, Rule.ACTIVATED)
+    decision, state = decide(spec, state, Observation(1, 1, activation=Activation.IDLE), 62.0)
+    assert not state.waking
+
+
 def test_loading_replicas_cause_no_runaway() -> None:
     """14 requests in flight on 1 ready replica stay 2 replicas, however long the second one loads."""
     timeline = Timeline(workload(max_replicas=50), 1)

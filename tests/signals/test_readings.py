@@ -201,7 +201,14 @@ def test_what_a_pod_carried_is_forgotten_when_the_others_stay_silent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "fault"), [("NaN", "not a number"), ("+Inf", "infinite"), ("-1", "negative"), ("x", "malformed")]
+    ("value", "fault"),
+    [
+        ("NaN", "not a number"),
+        ("+Inf", "infinite"),
+        ("-1", "negative"),
+        ("x", "malformed"),
+        ("1.8446744073709552e+19", "absurdly large"),
+    ],
 )
 def test_an_impossible_value_is_a_fault_and_never_a_number(value: str, fault: str) -> None:
     pods = Pods(1, "queue")

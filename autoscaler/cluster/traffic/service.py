@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
-from autoscaler.cluster.errors import Conflict, NotFound
+from autoscaler.cluster.errors import Conflict, Foreign, NotFound
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import check_owned, metadata_of
 from autoscaler.cluster.resources import REVISION_LABEL, SERVICES, Service
 from autoscaler.model.workload import Protocol, WorkloadSpec
 from rollouts.machine import ObservedService
+from rollouts.revision import NO_REVISION, is_revision_of
 
 
 def update_service_name(service: str) -> str:
@@ -65,6 +66,9 @@ class ServiceTraffic:
         there = msgspec.json.decode(await self._api.call("GET", path), type=Service)
         if service != self._spec.service or self._spec.own_service:
             check_owned(self._workload, there.metadata, "Service")
+        holder = (there.spec.selector or {}).get(REVISION_LABEL, NO_REVISION)
+        if holder != NO_REVISION and not is_revision_of(self._workload.metadata.name, holder):
+            raise Foreign(f"Service {service} serves {holder} of another workload: name another traffic.service")
         return there
 
     def _render(self, service: str, revision: str) -> dict[str, Any]:

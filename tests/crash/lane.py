@@ -27,7 +27,7 @@ from tests.realcluster.faultproxy_rules import Armed, CommitThenTimeOut, Drop, E
 
 CONFIG: Final = {"tick": "300ms", "log": {"level": "debug", "format": "json"}}
 QUIET_S: Final = 1.0  # three ticks without a write and without a change
-CELL_S: Final = 40.0
+CELL_S: Final = 60.0  # a busy machine starts a daemon in ten
 NOT_STATE: Final = ("/events", "/leases")  # told or renewed by the clock; no state that a crash could leave half-done
 
 

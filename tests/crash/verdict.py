@@ -106,13 +106,14 @@ def broken_invariants(life: Sequence[Change], since_act: Sequence[Change], bound
     `life`: all changes since the workload was created; `since_act`: the later part, to which `bounds` apply. `uid`: the
     workload's.
     """
-    return [
+    broken = [
         *_counts(since_act, bounds),
         *_pods_lost(since_act, bounds),
         *_one_deployment(life),
         *_owned(life, uid),
         *_recorded_first(life),
     ]
+    return list(dict.fromkeys(broken))  # each once: a wrong count is in several versions
 
 
 def _counts(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:

@@ -40,6 +40,7 @@ from rollouts.machine import HaveReplicas, Step
 from rollouts.record import Phase
 
 PARALLEL_WORKLOADS: Final = 16
+EXECUTE_WITHIN_S: Final = 6.0  # per cycle; a silent API server must not stop the others' decisions for longer
 REBUILT_SHOWN_S: Final = 600.0  # how long the condition RecordRebuilt stays True
 
 log = structlog.get_logger()
@@ -145,7 +146,9 @@ class Cycle:
         }
         free = [each for each in busy if held[each.key] is None]
         done = await _in_parallel(free, lambda subject: self._execute_one(subject, steps[subject.key], seen.at_s))
-        return quiet | waiting | done
+        silent = Trouble("AbleToScale", f"the API server did not answer within {EXECUTE_WITHIN_S:g} s")
+        late = {each.key: Outcome(each.workload, each.stored, trouble=silent) for each in free if each.key not in done}
+        return quiet | waiting | late | done
 
     async def report(
         self, seen: Snapshot, decisions: Decisions, grants: Grants, outcomes: Mapping[WorkloadKey, Outcome]
@@ -233,12 +236,22 @@ def _limits(subject: Subject) -> machine.Limits:
 async def _in_parallel(
     subjects: Sequence[Subject], work: Callable[[Subject], Awaitable[Outcome]]
 ) -> dict[WorkloadKey, Outcome]:
-    """Sequential per workload, parallel across, within a bound."""
+    """Sequential per workload, parallel across, within bounds; what is not done in time is cancelled and left out.
+
+    Any await may be the last: the next cycle looks at the world again.
+    """
     places = asyncio.Semaphore(PARALLEL_WORKLOADS)
 
     async def one(subject: Subject) -> Outcome:
         async with places:
             return await work(subject)
 
-    outcomes = await asyncio.gather(*(one(subject) for subject in subjects))
-    return {subject.key: outcome for subject, outcome in zip(subjects, outcomes, strict=True)}
+    tasks = {subject.key: asyncio.create_task(one(subject)) for subject in subjects}
+    if not tasks:
+        return {}
+    try:
+        await asyncio.wait(tasks.values(), timeout=EXECUTE_WITHIN_S)
+    finally:
+        late = [task for task in tasks.values() if task.cancel()]
+        await asyncio.gather(*late, return_exceptions=True)
+    return {key: task.result() for key, task in tasks.items() if not task.cancelled()}

@@ -7,6 +7,7 @@ of the write budget is spent on it each cycle, changes of meaning first, so that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +27,7 @@ from autoscaler.model.workload import WorkloadKey
 from rollouts.record import Record
 
 PARALLEL_WRITES: Final = 16
+WRITE_WITHIN_S: Final = 3.0  # per cycle
 
 log = structlog.get_logger()
 
@@ -118,7 +120,9 @@ class Publisher:
             self._numbers_at[key] = now
             self._waiting_since.pop(key, None)
 
-        await asyncio.gather(*(one(key, each) for key, each in pending))
+        with contextlib.suppress(TimeoutError):  # what is left is told by a later cycle
+            async with asyncio.timeout(WRITE_WITHIN_S):
+                await asyncio.gather(*(one(key, each) for key, each in pending))
 
 
 def _meaning(report: WorkloadReport, workload: InferenceWorkload) -> tuple[object, ...]:

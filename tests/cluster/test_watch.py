@@ -118,6 +118,11 @@ async def reset_in_the_middle_of_a_line(api: FakeApi, request: web.Request) -> w
     return response
 
 
+async def mute(api: FakeApi, request: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 FAULTS: list[Fault] = [
     ends_at_once,
     load_balancers_503,
@@ -180,11 +185,21 @@ async def test_a_silent_half_open_connection_ends_by_the_deadline(api: FakeApi) 
         assert copy.watched.relists == 1, "the version was still good"
 
 
-async def test_a_server_that_accepts_and_never_answers_is_left_by_the_deadline(api: FakeApi) -> None:
-    async def mute(api: FakeApi, request: web.Request) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
+async def test_a_watch_that_drips_without_end_ends_by_the_deadline(api: FakeApi) -> None:
+    async def dripping(api: FakeApi, request: web.Request) -> web.StreamResponse:
+        response = await opened(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.05)
 
+    api.on_watch = dripping
+    async with following(api, Timing(watch_s=0.5, silence_s=0.3)) as copy:
+        api.on_watch = None
+        api.put("d")
+        await copy.right(api, within_s=3)
+
+
+async def test_a_server_that_accepts_and_never_answers_is_left_by_the_deadline(api: FakeApi) -> None:
     api.on_watch = mute
     async with following(api, Timing(watch_s=0.5, silence_s=0.3)) as copy:
         api.on_watch = None
@@ -353,6 +368,20 @@ async def test_what_changes_between_two_pages_is_seen_again_by_the_watch(api: Fa
         await copy.right(api)
 
 
+async def test_pages_of_different_versions_hide_nothing(api: FakeApi) -> None:
+    async def newer(api: FakeApi, request: web.Request) -> web.StreamResponse | None:
+        if "continue" not in request.query:
+            return None
+        api.on_list = None
+        api.delete("a")  # it was on the first page; only the watch can tell
+        metadata = {"resourceVersion": str(api.version)}
+        return web.json_response({"metadata": metadata, "items": [api.pods["c"]]})
+
+    api.page_size, api.on_list = 2, newer
+    async with following(api) as copy:
+        assert sorted(copy.versions) == ["b", "c"]
+
+
 @pytest.mark.parametrize(
     "body",
     ["{}", '{"metadata": {}, "items": []}', '{"metadata": {"resourceVersion": "7", "continue": "x"}, "items": []}'],
@@ -448,11 +477,20 @@ async def test_a_write_during_a_list_survives_the_list(api: FakeApi) -> None:
         api.on_list, api.on_watch = slow, http_410
         api.cut()
         await reached.wait()
-        api.on_watch = None
+        api.on_watch = mute  # nothing but the list is heard
         copy.watched.assume(_as_pod(api.put("a")))
+        copy.watched.assume(_as_pod(api.put("new")))
         go_on.set()
         await until(lambda: copy.watched.relists == 2, "the list")
-        assert copy.versions["a"] == str(api.version)
+        await copy.right(api)
+
+
+async def test_the_late_deletion_of_a_namesake_takes_nothing_away(api: FakeApi) -> None:
+    async with following(api) as copy:
+        copy.watched.assume(_as_pod(pod("a", 105)))
+        api.delete("a")
+        await until(lambda: copy.watched.events == 1, "the deletion")
+        assert copy.versions["a"] == "105"
 
 
 # --- the token, the end, the waits ---
@@ -482,10 +520,6 @@ async def test_an_empty_token_file_does_not_end_the_watch_and_the_new_token_is_u
 
 
 async def test_cancelling_ends_it_while_it_lists(api: FakeApi) -> None:
-    async def mute(api: FakeApi, request: web.Request) -> web.StreamResponse | None:
-        await asyncio.Event().wait()
-        return None
-
     api.on_list = mute
     async with following(api, synced=False):
         await until(lambda: bool(api.asked), "the list to begin")

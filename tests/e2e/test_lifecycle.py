@@ -38,7 +38,8 @@ def test_objects_are_named_and_labelled_per_revision_and_owned(
     assert endpoints("llama-update") == 0
 
     cluster.kubectl("delete", "iw", "llama", "-n", namespace)
-    cluster.wait_for(lambda: not workload.pods(), "the garbage collector to take the pods")
+    # the garbage collector learns of new kinds every 30 s
+    cluster.wait_for(lambda: not workload.pods(), "the garbage collector to take the pods", timeout_s=75)
 
 
 def test_a_template_edit_is_announced_and_changes_nothing(cluster: Cluster, namespace: str, daemon: Daemon) -> None:

@@ -7,10 +7,10 @@ STAMP   := $(VENV)/.installed
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast check bench cluster cluster-stop clean lock
+.PHONY: help env demo test test-fast check bench cluster cluster-stop crash-matrix clean lock
 
 help:  ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP)  ## set up .venv from requirements.lock (about 1 min; needs Python >= 3.11, no root)
 
@@ -47,6 +47,9 @@ cluster: env  ## leave a real control plane running; prints its kubeconfig and w
 
 cluster-stop: env  ## end what `make cluster` left running
 	@$(BIN)/python -m tests.realcluster.serve --stop
+
+crash-matrix: env  ## kill -9 the daemon around every write of every scenario (about 5 min)
+	@$(BIN)/python -m tests.crash.matrix
 
 clean:  ## remove .venv and caches of this checkout (the built control plane stays in the user's cache)
 	@test ! -x $(BIN)/python || $(BIN)/python -m tests.realcluster.serve --stop >/dev/null 2>&1 || true

@@ -215,6 +215,8 @@ class Watched(Generic[T]):
                 await self._watch()
             except (ApiError, msgspec.DecodeError) as error:
                 wait_s = self._failed(error)
+            except RecursionError:  # an object may nest deeper than we can read; that must not end the daemon
+                wait_s = self._failed(msgspec.DecodeError("an object nests too deeply to be read"))
             else:
                 wait_s = 0.0 if self._steady else self._back_off.next_s()
             await asyncio.sleep(wait_s)

@@ -19,16 +19,10 @@ from tests.realcluster.cluster import Cluster
 SHORT: dict[str, tuple[Kind, ...]] = {
     "create": (Kind.BEFORE, Kind.AFTER, Kind.HANG_UP),
     "scale up": (Kind.AFTER,),
-    "raise bounds": (Kind.HANG_UP,),
-    "scale down": (Kind.BEFORE,),
     "to zero": (Kind.HANG_UP,),
-    "wake": (Kind.AFTER,),
-    "manual": (Kind.HANG_UP,),
-    "delete": (Kind.BEFORE, Kind.AFTER),
+    "delete": (Kind.BEFORE,),
 }
-
-
-LANES = 6
+LANES = 3  # beside the other tests; `make crash-matrix` runs every scenario with every kind
 
 
 def short(scenario: Scenario, clean: Clean) -> Sequence[Cell]:
@@ -41,14 +35,11 @@ def short(scenario: Scenario, clean: Clean) -> Sequence[Cell]:
 
 @pytest.mark.timeout(600)  # two minutes were measured on a busy machine
 def test_a_crash_at_any_write_changes_no_end_state(cluster: Cluster, tmp_path: Path) -> None:
+    scenarios = [each for each in SCENARIOS if each.name in SHORT]
     with matrix.open_lanes(cluster, LANES, tmp_path) as lanes:
-        found = matrix.run(lanes, SCENARIOS, short, print)
+        found = matrix.run(lanes, scenarios, short, print)
     print(found.table())
     print(found.verdict())
     assert not found.failed
     assert not found.problems
-    assert len(found.passed) >= 30
-
-
-def test_every_scenario_is_in_the_short_list() -> None:
-    assert set(SHORT) == {each.name for each in SCENARIOS}
+    assert len(found.passed) >= 25

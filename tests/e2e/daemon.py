@@ -120,7 +120,7 @@ class Daemon:
         if self._process is None:
             return 0
         self._process.terminate()
-        return self._process.wait(10)
+        return self._process.wait(30)
 
     def get(self, path: str) -> tuple[int, str]:
         """One of its own pages."""

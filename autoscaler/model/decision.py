@@ -31,7 +31,7 @@ class Rule(StrEnum):
     AT_ZERO = "AtZero"  # no replica, and nothing waits
     NO_DATA = "NoData"  # the policy had nothing to go by: the count is held
     UNTRUSTED = "UntrustedData"  # a lower count was refused: not every ready pod has a fresh page
-    WARMING_UP = "WindowsWarmingUp"  # a lower count was refused: the windows are younger than the stable window
+    WARMING_UP = "WindowsWarmingUp"  # a lower count was refused: whole data for less than a stable window
     LOADING = "ReplicasLoading"  # not to zero while a pod loads
     NOT_IDLE = "NotIdle"  # not to zero without proof of idleness
     WAITING = "RequestsWaiting"  # not to zero: the activation page shows a waiting request

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -35,14 +37,17 @@ class BoardCollector(Collector):
         yield _counter("tidegate_decisions", "Decisions", (*WORKLOAD, "action", "reason"), decisions)
         operations = [(key, float(n)) for key, n in sorted(board.scale_operations.items())]
         yield _counter("tidegate_scale_operations", "Replica counts written", WORKLOAD, operations)
+        yield from _process()
         if board.report is not None:
             yield from _report(board.report)
 
 
 def render(board: Board) -> bytes:
-    """The page in the Prometheus text format."""
+    """The page in the Prometheus text format, about this process, too; made in the thread of the daemon's loop."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BoardCollector(board))
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
     return generate_latest(registry)
 
 
@@ -79,6 +84,20 @@ def _totals(totals: Totals) -> Iterator[Metric]:
     yield _counter("tidegate_scrape_seconds", "Seconds spent waiting for pages", (), [((), totals.scrape_seconds)])
     yield _gauge("tidegate_scrape_period_seconds", "Between two pages of a pod", (), [((), totals.scrape_period_s)])
     yield _counter("tidegate_events_dropped", "Events not written", (), [((), float(totals.events_dropped))])
+
+
+def _process() -> Iterator[Metric]:
+    """What tells a leak before the resident memory does."""
+    yield _gauge("tidegate_tasks", "Tasks of the event loop that have not ended", (), [((), float(_tasks()))])
+    blocks = float(sys.getallocatedblocks())  # walks the pools: 0.05 ms for 1.7 million blocks
+    yield _gauge("tidegate_memory_blocks", "Small objects alive, counted by Python's allocator", (), [((), blocks)])
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # no loop runs in this thread: there is no task
+        return 0
 
 
 def _folded(pages: Mapping[str, int]) -> Counter[str]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from autoscaler.cluster.resources import GROUP, Metadata
+from autoscaler.cluster.resources import GROUP, Metadata, Struct
 
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
@@ -20,18 +20,18 @@ KIND: Final = "InferenceWorkload"
 PLURAL: Final = "inferenceworkloads"
 
 
-class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Deployment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`template` is the PodTemplateSpec as stored: the revision hash is made of it, so nothing is dropped."""
 
     template: dict[str, Any] | None = None
 
 
-class MetricsEndpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class MetricsEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int | None = None
     path: str | None = None
 
 
-class Serving(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Serving(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deployment: Deployment | None = None
     port: int | None = None
     protocol: str | None = None
@@ -40,13 +40,13 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     initialization_timeout_seconds: int | None = None
 
 
-class Activation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Activation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     page: str | None = None
     metric: str | None = None
     labels: dict[str, str] | None = None
 
 
-class Autoscaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Autoscaling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     min_replicas: int | None = None
     max_replicas: int | None = None
     initial_replicas: int | None = None
@@ -61,11 +61,11 @@ class Autoscaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     activation: Activation | None = None
 
 
-class Traffic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Traffic(Struct, frozen=True, kw_only=True, omit_defaults=True):
     service: str | None = None
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     desired_phase: str | None = None
     mode: str | None = None
     project: str | None = None
@@ -77,7 +77,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     traffic: Traffic | None = None
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Counts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     desired: int | None = None
     granted: int | None = None
     applied: int | None = None
@@ -86,7 +86,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     terminating: int | None = None
 
 
-class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class RolloutRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: str | None = None
     replicas: int | None = None
     initialized: bool | None = None
@@ -95,7 +95,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     served_at: str | None = None
 
 
-class SignalStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class SignalStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str | None = None
     value: str | None = None
     target: str | None = None
@@ -105,7 +105,7 @@ class SignalStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     pods_expected: int | None = None
 
 
-class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Condition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: str | None = None
     status: str | None = None
     observed_generation: int | None = None
@@ -114,14 +114,14 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     message: str | None = None
 
 
-class LastScale(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class LastScale(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: str | None = None
     from_: int | None = msgspec.field(default=None, name="from")
     to: int | None = None
     reason: str | None = None
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: str | None = None
     phase_message: str | None = None
     observed_generation: int | None = None
@@ -139,7 +139,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     last_scale: LastScale | None = None
 
 
-class InferenceWorkload(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class InferenceWorkload(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One object. `spec` is empty rather than None where it is missing, so that readers need no extra step."""
 
     api_version: str = API_VERSION

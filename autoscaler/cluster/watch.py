@@ -110,7 +110,7 @@ class _EndedAtOnce(Unreachable):
     pass
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     type: str
     object: msgspec.Raw
 

@@ -4,7 +4,8 @@ Level-triggered: a change calls `changed()` without saying what changed. After a
 line that does not decode, an error that comes twice) everything is listed again and compared. `synced` gates acting.
 
 The server is asked again after 0.1 s, then later and later up to 30 s, until a watch has stayed open for a second or
-has brought something new. Nothing here gives up: only cancellation ends `run`.
+has brought something new. A watch that falls silent is opened anew from the last version: a dead connection looks just
+so, and one that lives loses nothing. Nothing here gives up: only cancellation ends `run`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Timing:
     """Seconds."""
 
     watch_s: float = 300.0  # the server is asked to end a watch after this long, ± 20 %
-    silence_s: float = 15.0  # beyond that, the connection is dead
+    overrun_s: float = 15.0  # beyond that, it does not do as asked
+    # A watch that brings nothing for this long, + 10 %, is opened anew: its connection may be dead. A kube-apiserver
+    # of 1.36 sent bookmarks every 57 to 61 s, idle or not: 10 watches of five kinds, 15 min.
+    silence_s: float = 90.0
     steady_s: float = 1.0  # a watch that stays open this long is a good one
     back_off_first_s: float = 0.1
     back_off_most_s: float = 30.0
@@ -193,7 +197,10 @@ class Watched(Generic[T]):
 
     @property
     def last_event_age_s(self) -> float | None:
-        """Since the server last sent anything: a list, an event or a bookmark. None: it never did."""
+        """Since the server last sent anything: a list, an event, a bookmark, or that it accepts a watch.
+
+        None: it never did. More than silence_s and some back-offs: it does not answer.
+        """
         return None if self._heard_at is None else self._clock() - self._heard_at
 
     def assume(self, item: T) -> None:
@@ -289,32 +296,40 @@ class Watched(Generic[T]):
         """Follows one watch to its end. Raises ApiError also if it ends at once without having brought anything new."""
         self._steady = self._progressed = False
         lasts_s = self._timing.watch_s * random.uniform(0.8, 1.2)
-        deadline_s = lasts_s + self._timing.silence_s
         params = self._selection.params(
             watch="true",
             allowWatchBookmarks="true",
             resourceVersion=self._version,
             timeoutSeconds=str(max(1, round(lasts_s))),
         )
-        try:
-            async with asyncio.timeout(deadline_s):
-                await self._follow(params, deadline_s)
-        except TimeoutError as cause:
-            raise Unreachable(f"the watch did not end within {deadline_s:.0f} s") from cause
+        await self._follow(params, lasts_s + self._timing.overrun_s)
         if self._progressed:
             self._back_off.reset()
         elif not self._steady:
             raise _EndedAtOnce("the server ended the watch at once")
 
-    async def _follow(self, params: dict[str, str], silence_s: float) -> None:
-        blocks = self._api.stream(self._path, params, silence_s)
+    async def _follow(self, params: dict[str, str], most_s: float) -> None:
+        """Until the server ends it, or it was silent for too long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + most_s
+        silence_s = self._timing.silence_s * random.uniform(1.0, 1.1)  # spread: copies do not come back as one
+        blocks = self._api.stream(self._path, params, most_s)
         settling: asyncio.TimerHandle | None = None
         try:
-            async for block in blocks:
-                if settling is None:  # the first block says that the watch is open
-                    settling = asyncio.get_running_loop().call_later(self._timing.steady_s, self._settled)
-                if block:
-                    self._take(block)
+            async with asyncio.timeout_at(min(end, loop.time() + silence_s)) as patience:
+                async for block in blocks:
+                    patience.reschedule(min(end, loop.time() + silence_s))
+                    if settling is None:  # the first block says that the watch is open
+                        settling = loop.call_later(self._timing.steady_s, self._settled)
+                        self._heard_at = self._clock()
+                    if block:
+                        self._take(block)
+        except TimeoutError as cause:
+            if loop.time() >= end:
+                raise Unreachable(f"the watch did not end within {most_s:.0f} s") from cause
+            if not self._steady:
+                raise Unreachable(f"the watch was not open within {silence_s:.0f} s") from cause
+            log.debug("watch.fell_silent", silent_s=round(silence_s), **_names(self._selection))
         finally:
             if settling is not None:
                 settling.cancel()

@@ -176,7 +176,7 @@ async def test_a_silent_half_open_connection_ends_by_the_deadline(api: FakeApi) 
         return response
 
     api.on_watch = silent
-    async with following(api, Timing(watch_s=0.5, silence_s=0.3)) as copy:
+    async with following(api, Timing(watch_s=0.5, overrun_s=0.3)) as copy:
         began = time.monotonic()
         api.on_watch = None
         api.put("d")
@@ -193,7 +193,7 @@ async def test_a_watch_that_drips_without_end_ends_by_the_deadline(api: FakeApi)
             await asyncio.sleep(0.05)
 
     api.on_watch = dripping
-    async with following(api, Timing(watch_s=0.5, silence_s=0.3)) as copy:
+    async with following(api, Timing(watch_s=0.5, overrun_s=0.3)) as copy:
         api.on_watch = None
         api.put("d")
         await copy.right(api, within_s=3)
@@ -201,7 +201,7 @@ async def test_a_watch_that_drips_without_end_ends_by_the_deadline(api: FakeApi)
 
 async def test_a_server_that_accepts_and_never_answers_is_left_by_the_deadline(api: FakeApi) -> None:
     api.on_watch = mute
-    async with following(api, Timing(watch_s=0.5, silence_s=0.3)) as copy:
+    async with following(api, Timing(watch_s=0.5, overrun_s=0.3)) as copy:
         api.on_watch = None
         api.put("d")
         await copy.right(api, within_s=3)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from autoscaler.cluster import resources
 from autoscaler.cluster.client import connect
 from autoscaler.cluster.resources import ControllerRevision
-from autoscaler.cluster.watch import PAGE_SIZE, Selection, Watched
+from autoscaler.cluster.watch import PAGE_SIZE, Selection, Timing, Watched
 from tests.cluster.copying import until
 from tests.realcluster.cluster import Cluster
 
@@ -45,12 +45,14 @@ class Revisions:
 
 
 @contextlib.asynccontextmanager
-async def copied(kubeconfig: Path, namespace: str) -> AsyncIterator[Watched[ControllerRevision]]:
+async def copied(
+    kubeconfig: Path, namespace: str, timing: Timing | None = None
+) -> AsyncIterator[Watched[ControllerRevision]]:
     """A copy that does not run yet."""
     client = await connect(kubeconfig)
     selection = Selection(resources.CONTROLLER_REVISIONS, namespace)
     try:
-        yield Watched(client, selection, ControllerRevision, lambda: None)
+        yield Watched(client, selection, ControllerRevision, lambda: None, timing=timing)
     finally:
         await client.close()
 
@@ -105,6 +107,26 @@ async def test_a_killed_api_server_costs_one_line_and_its_return_another(fresh_c
             await right(copy, revisions)
             await until(lambda: len(lines) == 2, "the recovery to be told")
     assert [entry["event"] for entry in lines] == ["watch.failed", "watch.recovered"]
+
+
+async def test_a_frozen_api_server_is_noticed_by_its_silence_and_silence_alone_is_no_failure(
+    fresh_cluster: Cluster,
+) -> None:
+    revisions = Revisions(fresh_cluster, "default")
+    revisions.create("a")
+    impatient = Timing(silence_s=2)  # far less than a minute: the server's bookmarks do not come in time
+    async with copied(fresh_cluster.kubeconfig, "default", impatient) as copy, running(copy):
+        await right(copy, revisions)
+        await until(lambda: (copy.last_event_age_s or 0) > 1.8, "nothing to happen")
+        await until(lambda: (copy.last_event_age_s or 9) < 1, "a watch that is opened anew")
+        assert copy.failures == 0
+        fresh_cluster.pause("kube-apiserver")  # its connections stay open
+        await until(lambda: copy.failures >= 1, "the silence to be noticed")
+        fresh_cluster.resume("kube-apiserver")
+        await asyncio.to_thread(revisions.delete, "a")
+        await asyncio.to_thread(revisions.create, "b")
+        await right(copy, revisions)
+        assert copy.relists == 1
 
 
 async def test_after_a_compaction_a_new_list_finds_what_was_deleted(fresh_cluster: Cluster) -> None:

@@ -180,7 +180,7 @@ async def _error(response: aiohttp.ClientResponse) -> ApiError:
     body = await response.content.read(MAX_ERROR_BYTES)
     try:
         status = msgspec.json.decode(body, type=_Status)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         status = _Status(message=body[:200].decode(errors="replace"))
     retry_after = response.headers.get("Retry-After", "1")
     retry_after_s = float(retry_after) if retry_after.isdigit() else 1.0

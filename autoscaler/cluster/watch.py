@@ -5,7 +5,8 @@ line that does not decode, an error that comes twice) everything is listed again
 
 The server is asked again after 0.1 s, then later and later up to 30 s, until a watch has stayed open for a second or
 has brought something new. A watch that falls silent is opened anew from the last version: a dead connection looks just
-so, and one that lives loses nothing. Nothing here gives up: only cancellation ends `run`.
+so, and one that lives loses nothing. An object that nests too deeply to be read stays as it was known; the others do
+not suffer. Nothing here gives up: only cancellation ends `run`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import structlog
 
 from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.errors import ApiError, Gone, Refused, TooManyRequests, Unreachable, error_for
+from autoscaler.cluster.nesting import DEEPEST, TOO_DEEP, cut
 from autoscaler.cluster.resources import ListMetadata, Metadata, Resource
 
 PAGE_SIZE: Final = 500
+UNREADABLE: Final = "UNREADABLE"  # our own type of event, beside those of the API server
 
 log = structlog.get_logger()
 
@@ -36,7 +39,7 @@ class Timing:
     watch_s: float = 300.0  # the server is asked to end a watch after this long, ± 20 %
     overrun_s: float = 15.0  # beyond that, it does not do as asked
     # A watch that brings nothing for this long, + 10 %, is opened anew: its connection may be dead. A kube-apiserver
-    # of 1.36 sent bookmarks every 57 to 61 s, idle or not: 10 watches of five kinds, 15 min.
+    # of 1.36 sent bookmarks at most 61 s apart, idle or not: 10 watches of our five kinds over 5 to 15 min.
     silence_s: float = 90.0
     steady_s: float = 1.0  # a watch that stays open this long is a good one
     back_off_first_s: float = 0.1
@@ -139,8 +142,14 @@ class _Page(msgspec.Struct, Generic[T]):
     items: list[T] | None
 
 
+class _RawPage(msgspec.Struct):
+    metadata: ListMetadata
+    items: list[msgspec.Raw] | None
+
+
 _EVENTS: Final = msgspec.json.Decoder(_Event)
-_BOOKMARK: Final = msgspec.json.Decoder(_OnlyMetadata)
+_ONLY_METADATA: Final = msgspec.json.Decoder(_OnlyMetadata)
+_RAW_PAGE: Final = msgspec.json.Decoder(_RawPage)
 _ERROR: Final = msgspec.json.Decoder(_ErrorStatus)
 
 
@@ -176,6 +185,7 @@ class Watched(Generic[T]):
         self._page = msgspec.json.Decoder(_Page[kind])  # type: ignore[valid-type]
         self._objects: dict[ObjectKey, T] = {}
         self._assumed: dict[ObjectKey, T] = {}  # while there is no version, that is during a list
+        self._unreadable: set[ObjectKey] = set()  # as far as told
         self._version = ""  # of the newest thing seen; "" means: list first
         self._refused_at = ""  # the version at which the server sent an error event
         self._steady = self._progressed = False  # of the watch that runs
@@ -222,8 +232,8 @@ class Watched(Generic[T]):
                 await self._watch()
             except (ApiError, msgspec.DecodeError) as error:
                 wait_s = self._failed(error)
-            except RecursionError:  # an object may nest deeper than we can read; that must not end the daemon
-                wait_s = self._failed(msgspec.DecodeError("an object nests too deeply to be read"))
+            except RecursionError:  # not of an object: the answer itself is something else
+                wait_s = self._failed(msgspec.DecodeError("an answer that nests too deeply to be read"))
             else:
                 wait_s = 0.0 if self._steady else self._back_off.next_s()
             await asyncio.sleep(wait_s)
@@ -258,7 +268,7 @@ class Watched(Generic[T]):
         before = (self._changes, self.synced.is_set())
         try:
             while True:
-                page = self._page.decode(await self._api.call("GET", self._path, params=params))
+                page = self._page_of(await self._api.call("GET", self._path, params=params), listed)
                 version = version or page.metadata.resource_version  # the first page's: what is older is seen twice
                 if not version or page.metadata.next == params.get("continue"):
                     raise msgspec.DecodeError("a list without a resourceVersion, or without an end")
@@ -269,6 +279,7 @@ class Watched(Generic[T]):
             for key in self._objects.keys() - listed:
                 if not self._wrote(key, version):
                     self._put(key, None)
+            self._unreadable &= listed
             self._version = version
             self._heard_at = self._clock()
             self.relists += 1
@@ -276,6 +287,20 @@ class Watched(Generic[T]):
         finally:
             if before != (self._changes, self.synced.is_set()):
                 self._changed()
+
+    def _page_of(self, body: bytes, listed: set[ObjectKey]) -> _Page[T]:
+        """What cannot be read is not on it, but listed: what was known of it stays."""
+        try:
+            return self._page.decode(body)
+        except RecursionError:
+            raw = _RAW_PAGE.decode(cut(body))
+        readable = []
+        for item in raw.items or []:
+            if TOO_DEEP in bytes(item):
+                listed.add(self._tell_unreadable(_ONLY_METADATA.decode(item)))
+            else:
+                readable.append(self._decode(item))
+        return _Page(raw.metadata, readable)
 
     def _take_listed(self, items: list[T], version: str, listed: set[ObjectKey]) -> None:
         for item in items:
@@ -340,7 +365,7 @@ class Watched(Generic[T]):
         self._heard_at = self._clock()
         before = self._changes
         try:
-            for event in _EVENTS.decode_lines(lines):
+            for event in _events_of(lines):
                 self.events += 1
                 self._apply(event)
         finally:
@@ -352,12 +377,15 @@ class Watched(Generic[T]):
         if event.type == "ERROR":
             raise self._error_of(_ERROR.decode(event.object))
         if event.type == "BOOKMARK":
-            self._version = _BOOKMARK.decode(event.object).metadata.resource_version
+            self._version = _ONLY_METADATA.decode(event.object).metadata.resource_version
             return
         item = self._decode(event.object)
         key = _key(item)
         known = self._objects.get(key)
-        if event.type == "DELETED":
+        if event.type == UNREADABLE:
+            self._tell_unreadable(item)
+        elif event.type == "DELETED":
+            self._unreadable.discard(key)
             if known is not None and not _later(known.metadata.resource_version, item.metadata.resource_version):
                 self._put(key, None)
         elif event.type not in ("ADDED", "MODIFIED"):
@@ -381,9 +409,34 @@ class Watched(Generic[T]):
         before = self._objects.pop(key, None) if item is None else self._objects.get(key)
         if item is not None:
             self._objects[key] = item
+        self._unreadable.discard(key)
         self._changes += 1
         if self._moved is not None:
             self._moved(before, item)
+
+    def _tell_unreadable(self, item: HasMetadata) -> ObjectKey:
+        """Once, until it can be read or is gone."""
+        key = _key(item)
+        if key not in self._unreadable:
+            self._unreadable.add(key)
+            where = {"kind": self._selection.resource.kind, "namespace": key[0], "name": key[1]}
+            log.error("object.unreadable", error=f"it nests deeper than {DEEPEST} levels", **where)
+        return key
+
+
+def _events_of(lines: bytes) -> list[_Event]:
+    try:
+        return _EVENTS.decode_lines(lines)
+    except RecursionError:
+        return [_readable(event) for event in _EVENTS.decode_lines(cut(lines))]
+
+
+def _readable(event: _Event) -> _Event:
+    """Of what was cut, the metadata alone."""
+    if TOO_DEEP not in bytes(event.object):
+        return event
+    metadata = msgspec.Raw(msgspec.json.encode(_ONLY_METADATA.decode(event.object)))
+    return _Event("DELETED" if event.type == "DELETED" else UNREADABLE, metadata)
 
 
 def _names(selection: Selection) -> dict[str, str]:

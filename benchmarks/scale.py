@@ -65,6 +65,7 @@ SCRAPE_PERIOD_S: Final = 3
 CREATION_BUDGET: Final = 400  # writes a second while all is created; measured with the default
 PODS_PER_NODE: Final = 900
 READY_WITHIN_S: Final = 900.0
+SETTLE_WITHIN_S: Final = 90.0
 PAGE_TO_SCALE_BAR_S: Final = 3.0
 DAEMON_CPU_BAR_CORES: Final = 0.5
 DAEMON_RSS_BAR_MIB: Final = 200 * 1e6 / 2**20  # 200 MB
@@ -215,7 +216,7 @@ def measure_daemon(cluster: Cluster, size: Size, directory: Path) -> None:
             progress(done, size.workloads, "workloads created")
         await_ready(cluster, counts, size)
         apply_default_budget(cluster, daemon, directory / "config.yaml")
-        cluster.wait_for(lambda: settled(daemon), "the daemon to have written every status", 300, poll_s=5)
+        settle(daemon)
         pids = {"daemon": daemon.pid, "pages": servers.pid, **control_plane(cluster)}
         quiet(daemon, pids)
         changing(daemon, servers, counts, size, pids)
@@ -251,8 +252,17 @@ def apply_default_budget(cluster: Cluster, daemon: Daemon, file: Path) -> None:
     cluster.wait_for(applies, "the edited configuration to apply", 120, poll_s=2)
 
 
-def settled(daemon: Daemon) -> bool:
-    return series(daemon, "tidegate_status_writes_deferred") == 0
+def settle(daemon: Daemon) -> None:
+    """Lets the daemon tell what it did while all was created, within bounds: what is left is a figure, too."""
+    say(f"the daemon writes statuses, at most {SETTLE_WITHIN_S:g} s")
+    end = time.monotonic() + SETTLE_WITHIN_S
+    while (page := daemon.get("/metrics")[1]) and time.monotonic() < end:
+        if total(page, "tidegate_status_writes_deferred") == total(page, "tidegate_events_queue_length") == 0:
+            break
+        time.sleep(5)
+    figure("statuses_left_from_creation", total(page, "tidegate_status_writes_deferred"), "count")
+    figure("events_left_from_creation", total(page, "tidegate_events_queue_length"), "count")
+    figure("events_dropped_in_creation", total(page, "tidegate_events_dropped_total"), "count")
 
 
 def quiet(daemon: Daemon, pids: Mapping[str, int]) -> None:

@@ -32,11 +32,13 @@ MAX_LINE_BYTES: Final = 16 * 1024 * 1024  # of one watch event; etcd stores obje
 CONNECTIONS: Final = 1_000  # a watch holds one: five kinds in each watched namespace
 
 
-# a token file that is empty for a moment while the kubelet rotates it is no reason to die either
+# a token file that is empty for a moment while the kubelet rotates it is no reason to die either, nor is one that is
+# no text or cannot be a header (ValueError)
 _NO_ANSWER: Final = (
     aiohttp.ClientError,
     TimeoutError,
     OSError,
+    ValueError,
     asyncio.IncompleteReadError,
     kubernetes_config.ConfigException,
 )
@@ -77,6 +79,7 @@ class KubernetesClient:
         # aiohttp repeats GET, PUT and DELETE by itself after a disconnect: a write that was done would meet its own
         # conflict, and every back-off would be half of what it says
         self._api.rest_client.pool_manager._retry_connection = False
+        _trim_token(api.configuration)
         self.host: str = api.configuration.host
         self.requests: Counter[tuple[str, str]] = Counter()
 
@@ -156,6 +159,17 @@ async def connect(kubeconfig: Path | None = None) -> KubernetesClient:
     else:
         kubernetes_config.load_incluster_config(client_configuration=configuration)
     return KubernetesClient(kubernetes_client.ApiClient(configuration))
+
+
+def _trim_token(configuration: Any) -> None:
+    """A token file may end in a line end, which no header can carry."""
+    read = configuration.get_api_key_with_prefix
+
+    async def trimmed(*arguments: Any, **others: Any) -> str | None:
+        token: str | None = await read(*arguments, **others)
+        return token and token.strip()
+
+    configuration.get_api_key_with_prefix = trimmed
 
 
 async def _whole_lines(received: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

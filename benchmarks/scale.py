@@ -16,8 +16,10 @@ What is measured, and from where:
   tick           the daemon's own word for how long a cycle took, waiting for the API server included, asked ten times
                  a second; deciding alone takes less
   loop_lag       how long the daemon took to answer those questions: it has one thread, which decides, too
+  budget_wait    seconds that writes waited for the daemon's own budget (50 a second), summed over writes
   cpu, rss       /proc of that process alone; no other process of the run is in it
   no_reaction    rises with no raise of the count within 60 s
+  raised_again   workloads whose count went up a second time, though their load went up only once
 
 Imitated: the pods are KWOK's, without containers; one process serves all their pages (its own CPU is printed). For the
 peer, an imitated prometheus-adapter behind the real aggregation layer answers with every pod's true value of the
@@ -125,9 +127,9 @@ class Changes:
         return self.load_to_scale_s(name, counts) < math.inf
 
     def load_to_scale_s(self, name: str, counts: Counts) -> float:
-        """From the change of the load to the raised count; infinite while there is none."""
-        took_s = counts.rose_at.get(name, -math.inf) - self.rises[name].changed_at
-        return took_s if took_s > 0 else math.inf
+        """From the change of the load to the first raise of the count; infinite while there is none."""
+        changed_at = self.rises[name].changed_at
+        return next(iter(counts.raised_after(name, changed_at)), math.inf) - changed_at
 
 
 class ProfiledDaemon(Daemon):
@@ -305,6 +307,9 @@ def changing(daemon: Daemon, servers: Imitation, counts: Counts, size: Size, pid
     figure("scrape_period", total(after, "tidegate_scrape_period_seconds"), "s")
     for verb, number in sorted(requests.items()):
         figure(f"api_requests_{verb}", number / took, "1/s")
+    waited = "tidegate_write_budget_wait_seconds_total"
+    figure("budget_wait", total(after, waited) - total(page, waited), "s")
+    figure("events_dropped", total(after, "tidegate_events_dropped_total"), "count")
     figure("own_metrics_page", len(after) / 2**20, "MiB")
     figure("own_metrics_page_cpu", read_s * 1000, "ms")
     show_usage("", cores, load)
@@ -453,11 +458,15 @@ def show_reactions(who: str, changes: Changes, counts: Counts, shown: Mapping[st
     figure(f"{who}_changes", changes.number / changes.took_s, "1/s")
     figure(f"{who}_rises", len(changes.rises), "count")
     figure(f"{who}_no_reaction", len(changes.rises) - len(in_time), "count", bar=0)
+    again = [name for name, rise in changes.rises.items() if len(counts.raised_after(name, rise.changed_at)) > 1]
+    figure(f"{who}_raised_again", len(again), "count", bar=0)
     for strength in (None, *STRENGTHS):
         chosen = [name for name in in_time if strength in (None, changes.rises[name].strength)]
         suffix = f"_x{strength}" if strength else ""
         if shown is not None:
-            after_page = [counts.rose_at[name] - shown[name] for name in chosen]
+            after_page = [
+                changes.load_to_scale_s(name, counts) + changes.rises[name].changed_at - shown[name] for name in chosen
+            ]
             spread(f"{who}_page_to_scale{suffix}", after_page, "s", bar=PAGE_TO_SCALE_BAR_S)
         spread(f"{who}_load_to_scale{suffix}", [changes.load_to_scale_s(name, counts) for name in chosen], "s")
 

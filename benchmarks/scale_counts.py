@@ -40,7 +40,7 @@ class Counts:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.written: dict[str, int] = {}
         self.ready: dict[str, int] = {}
-        self.rose_at: dict[str, float] = {}  # Unix seconds of the newest raise
+        self.raises: dict[str, list[float]] = {}  # Unix seconds of every raise, oldest first
         self._lost: Exception | None = None
         self._thread = threading.Thread(target=self._follow, args=(cluster, namespace), daemon=True)
         self._thread.start()
@@ -49,6 +49,10 @@ class Counts:
         """Has each of them so many ready? Raises when the watch has ended."""
         self.check()
         return all(self.ready.get(name) == pods for name in names)
+
+    def raised_after(self, name: str, since: float) -> list[float]:
+        """Its raises from this instant on."""
+        return [at for at in self.raises.get(name, ()) if at > since]
 
     def check(self) -> None:
         if self._lost is not None:
@@ -74,7 +78,7 @@ class Counts:
         there = event.object
         name = (there.metadata.labels or {})[WORKLOAD_LABEL]
         if there.spec.replicas > self.written.get(name, there.spec.replicas):
-            self.rose_at[name] = now
+            self.raises.setdefault(name, []).append(now)
         self.written[name] = there.spec.replicas
         self.ready[name] = there.status.ready_replicas
 

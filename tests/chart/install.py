@@ -32,7 +32,7 @@ def install(cluster: Cluster, namespace: str, values: Mapping[str, Any], release
 
     Values as in values.yaml, except `crds.install`, which is false. The daemon's pod is KWOK's: it runs nothing. To run
     the daemon as that pod would: `cluster.service_account_token(namespace, installed.service_account)` and
-    `installed.config`. Call `uninstall`, or leave ClusterRoles without subjects behind until the run ends.
+    `installed.config`. Call `uninstall`, or leave ClusterRoles and FlowSchemas of nobody behind until the run ends.
     """
     apply_crds(cluster)
     run_helm(cluster, "install", release, namespace, {**values, "crds": {"install": False}})
@@ -41,10 +41,9 @@ def install(cluster: Cluster, namespace: str, values: Mapping[str, Any], release
     document = cluster.get(f"/api/v1/namespaces/{namespace}/configmaps/{volume['configMap']['name']}")["data"]
     installed = Installed(release, namespace, pod["spec"]["serviceAccountName"], document["config.yaml"])
     if values.get("rbac", {}).get("create", True):
-        watched = values.get("config", {}).get("watch", {}).get("namespaces") or [namespace]
+        needed = _needed(values.get("config", {}), namespace, release_name(release))
         cluster.wait_for(
-            lambda: all(_may_list_workloads(cluster, installed, each) for each in watched),
-            f"the rights of {installed.service_account}",
+            lambda: all(_may(cluster, installed, each) for each in needed), f"the rights of {installed.service_account}"
         )
     return installed
 
@@ -81,9 +80,23 @@ def release_name(release: str) -> str:
     return release if "tidegate" in release else f"{release}-tidegate"
 
 
-def _may_list_workloads(cluster: Cluster, installed: Installed, namespace: str) -> bool:
+def _needed(config: Mapping[str, Any], namespace: str, lease: str) -> list[dict[str, str]]:
+    """One right out of each Role that the chart makes."""
+    election = config.get("leaderElection", {})
+    held = {
+        "group": "coordination.k8s.io",
+        "resource": "leases",
+        "verb": "patch",
+        "name": election.get("resourceName") or lease,
+        "namespace": election.get("resourceNamespace") or namespace,
+    }
+    watched = config.get("watch", {}).get("namespaces") or [namespace]
+    listed = {"group": "tidegate.dev", "resource": "inferenceworkloads", "verb": "list"}
+    return [held, *({**listed, "namespace": each} for each in watched)]
+
+
+def _may(cluster: Cluster, installed: Installed, wanted: Mapping[str, str]) -> bool:
     """Roles reach the authorizer some milliseconds after they are stored."""
-    wanted = {"group": "tidegate.dev", "resource": "inferenceworkloads", "verb": "list", "namespace": namespace}
     user = f"system:serviceaccount:{installed.namespace}:{installed.service_account}"
     body = {"spec": {"user": user, "resourceAttributes": wanted}}
     answer = cluster.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", body)

@@ -50,7 +50,7 @@ def test_the_schema_accepts_no_unknown_key_anywhere() -> None:
 
 def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
     assert set(SCHEMA["properties"]) - {"global", "enabled"} == set(VALUES)
-    for key in ("crds", "rbac", "serviceAccount", "image", "service"):
+    for key in ("podDisruptionBudget", "flowSchema", "crds", "rbac", "serviceAccount", "image", "service"):
         assert set(SCHEMA["properties"][key]["properties"]) == set(VALUES[key])
 
 

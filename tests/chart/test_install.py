@@ -12,12 +12,15 @@ import yaml
 
 from autoscaler.settings.load import parse
 from tests.chart.derived import CHART, ROOT
-from tests.chart.install import install, run_helm, uninstall
-from tests.chart.render import helm
+from tests.chart.install import apply_crds, install, run_helm, uninstall
+from tests.chart.render import helm, render
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.errors import ClusterError
 
 NO_CRDS = {"crds": {"install": False}}
+OURS = "app.kubernetes.io/part-of=tidegate"
+NAMESPACED = ("deployments", "services", "configmaps", "serviceaccounts", "roles", "rolebindings", "pdb")
+CLUSTER_WIDE = ("clusterroles", "clusterrolebindings", "flowschemas")
 EXAMPLE = ROOT / "config" / "examples" / "llama-3-8b.yaml"
 
 
@@ -49,8 +52,8 @@ def test_a_restricted_namespace_admits_the_daemon(cluster: Cluster, namespace: s
     cluster.wait_for(
         lambda: conditions(cluster, namespace)["Available"]["status"] == "True", "the Deployment to be available"
     )
-    (pod,) = pods(cluster, namespace)
-    assert pod["spec"]["serviceAccountName"] == release.service_account == "tidegate"
+    accounts = [pod["spec"]["serviceAccountName"] for pod in pods(cluster, namespace)]
+    assert accounts == [release.service_account] * 2 == ["tidegate"] * 2
     assert parse(release.config.encode(), {}, name="installed").config == parse(b"", {}, name="empty").config
     uninstall(cluster, release)
     cluster.wait_for(lambda: not pods(cluster, namespace), "no pods")
@@ -71,27 +74,83 @@ def test_the_server_knows_every_field(cluster: Cluster, namespace: str, scope: l
     cluster.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered)
 
 
-def test_an_upgrade_with_another_configuration_replaces_the_pod(cluster: Cluster, namespace: str) -> None:
+def test_an_upgrade_replaces_the_pods_for_what_they_cannot_take_up(cluster: Cluster, namespace: str) -> None:
     release = install(cluster, namespace, {"config": {"tick": "2s"}})
-    cluster.wait_for(lambda: pods(cluster, namespace), "the pod")
+    cluster.wait_for(lambda: len(pods(cluster, namespace)) == 2, "the pods")
 
-    def upgrade(tick: str) -> tuple[str, int]:
-        run_helm(cluster, "upgrade", "tidegate", namespace, {**NO_CRDS, "config": {"tick": tick}})
+    def upgrade(config: dict[str, Any]) -> tuple[str, int]:
+        run_helm(cluster, "upgrade", "tidegate", namespace, {**NO_CRDS, "config": config})
         after = deployment(cluster, namespace)
         checksum = after["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
         return checksum, after["metadata"]["generation"]
 
-    unchanged, changed = upgrade("2s"), upgrade("3s")
-    assert unchanged[0] != changed[0]
-    assert (unchanged[1], changed[1]) == (1, 2)
+    taken_up, restarts = upgrade({"tick": "3s"}), upgrade({"tick": "3s", "log": {"format": "json"}})
+    assert taken_up[0] != restarts[0]
+    assert (taken_up[1], restarts[1]) == (1, 2)
     document = cluster.get(f"/api/v1/namespaces/{namespace}/configmaps/tidegate")["data"]["config.yaml"]
-    assert document == "tick: 3s\n"
+    assert document == "log:\n  format: json\ntick: 3s\n"
 
     def checksums() -> list[str]:
         return [each["metadata"]["annotations"]["checksum/config"] for each in pods(cluster, namespace)]
 
-    cluster.wait_for(lambda: checksums() == [changed[0]], "the new pod alone")
+    cluster.wait_for(lambda: checksums() == [restarts[0]] * 2, "the new pods alone")
     uninstall(cluster, release)
+
+
+def test_daemons_are_taken_away_and_added(cluster: Cluster, namespace: str) -> None:
+    release = install(cluster, namespace, {})
+    budget = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/tidegate"
+
+    def two_of_which_one_may_go() -> bool:
+        status = cluster.get(budget)["status"]
+        return (status["expectedPods"], status["currentHealthy"], status["disruptionsAllowed"]) == (2, 2, 1)
+
+    cluster.wait_for(two_of_which_one_may_go, "two daemons")
+    run_helm(cluster, "upgrade", "tidegate", namespace, {**NO_CRDS, "replicas": 1})
+    cluster.wait_for(lambda: len(pods(cluster, namespace)) == 1, "one daemon")
+    assert cluster.request("GET", budget)[0] == 404
+    run_helm(cluster, "upgrade", "tidegate", namespace, {**NO_CRDS, "replicas": 2})
+    cluster.wait_for(two_of_which_one_may_go, "two daemons again")
+    uninstall(cluster, release)
+
+
+def test_uninstalling_leaves_the_lease_and_nothing_else(cluster: Cluster, namespace: str) -> None:
+    release = install(cluster, namespace, {})
+    token = cluster.service_account_token(namespace, release.service_account)
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    lease = {"metadata": {"name": "tidegate"}, "spec": {"holderIdentity": "one", "leaseTransitions": 7}}
+    assert cluster.request("POST", leases, lease, token=token)[0] == 201  # as the daemon does
+    assert len(of_the_release(cluster, namespace)) == len(render(NO_CRDS))
+    uninstall(cluster, release)
+    cluster.wait_for(lambda: not of_the_release(cluster, namespace), "everything of the release to be gone")
+    assert cluster.get(f"{leases}/tidegate")["spec"]["leaseTransitions"] == 7
+
+    again = install(cluster, namespace, {})  # the next installation may use it
+    token = cluster.service_account_token(namespace, again.service_account)
+    patch, merge = {"spec": {"leaseTransitions": 8}}, "application/merge-patch+json"
+    assert cluster.request("PATCH", f"{leases}/tidegate", patch, token=token, content_type=merge)[0] == 200
+    uninstall(cluster, again)
+
+
+def of_the_release(cluster: Cluster, namespace: str) -> set[str]:
+    """Kind and name of what the chart creates beside CRDs, pods left out."""
+    within = cluster.kubectl("-n", namespace, "get", ",".join(NAMESPACED), f"--selector={OURS}", "--output=name")
+    wide = cluster.kubectl("get", ",".join(CLUSTER_WIDE), f"--selector={OURS}", "--output=name")
+    return {*within.split(), *(each for each in wide.split() if namespace in each)}
+
+
+def test_whoever_rules_one_namespace_only_can_install(cluster: Cluster, namespace: str) -> None:
+    apply_crds(cluster)
+    cluster.kubectl("-n", namespace, "create", "serviceaccount", "ruler")
+    ruler = ("ruler", "--clusterrole=cluster-admin", f"--serviceaccount={namespace}:ruler")
+    cluster.kubectl("-n", namespace, "create", "rolebinding", *ruler)
+    token = f"--kube-token={cluster.service_account_token(namespace, 'ruler')}"
+    values = {**NO_CRDS, "rbac": {"aggregate": False}, "config": {"watch": {"namespaces": [namespace]}}}
+    with pytest.raises(ClusterError, match=r'cannot (get|create|patch) resource "flowschemas"'):
+        run_helm(cluster, "install", "tidegate", namespace, values, token)
+    run_helm(cluster, "upgrade", "tidegate", namespace, {**values, "flowSchema": {"create": False}}, token, "--install")
+    assert deployment(cluster, namespace)["spec"]["replicas"] == 2
+    cluster.helm("uninstall", "tidegate", f"--namespace={namespace}", token)
 
 
 def test_a_configuration_out_of_range_does_not_reach_the_cluster(cluster: Cluster, namespace: str) -> None:

@@ -9,11 +9,13 @@ import pytest
 import yaml
 
 from autoscaler.settings.load import parse
+from autoscaler.wiring import NEEDS_RESTART, terms_of
 from tests.chart.derived import CHART, CRDS, ROOT
 from tests.chart.render import (
     ACCOUNT_OF_OTHERS,
     NAMESPACE,
     WATCHED,
+    Object,
     Refused,
     Values,
     container,
@@ -22,10 +24,13 @@ from tests.chart.render import (
     render,
 )
 
+CLUSTER_WIDE = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "FlowSchema"}
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 EVERYTHING: Values = {
     "fullnameOverride": "gate",
     "config": yaml.safe_load((ROOT / "config" / "defaults.yaml").read_text()),
+    "replicas": 3,
+    "flowSchema": {"priorityLevel": "workload-low", "matchingPrecedence": 7000},
     "serviceAccount": {"name": "gate-daemon", "annotations": {"example.com/role": "gate"}},
     "image": {
         "registry": "mirror.example.com:5000",
@@ -51,6 +56,17 @@ EVERYTHING: Values = {
             }
         }
     },
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "minDomains": 2,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["serving"]}]},
+            "matchLabelKeys": ["pod-template-hash"],
+            "nodeTaintsPolicy": "Honor",
+        }
+    ],
     "priorityClassName": "system-cluster-critical",
     "service": {"annotations": {"example.com/scrape": "true"}},
     "global": {"anything": 1},
@@ -64,6 +80,8 @@ MATRIX: dict[str, Values] = {
         **ACCOUNT_OF_OTHERS,
         "crds": {"install": False},
         "rbac": {"create": False, "aggregate": False},
+        "flowSchema": {"create": False},
+        "podDisruptionBudget": {"create": False},
     },
 }
 
@@ -85,8 +103,7 @@ def test_every_object_satisfies_the_published_schema(values: Values, version: st
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_every_object_of_a_namespace_names_it(values: Values) -> None:
     for rendered in render(values):
-        cluster_wide = rendered["kind"] in ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
-        assert cluster_wide is ("namespace" not in rendered["metadata"])
+        assert (rendered["kind"] in CLUSTER_WIDE) is ("namespace" not in rendered["metadata"])
 
 
 def test_what_a_default_installation_consists_of() -> None:
@@ -99,24 +116,48 @@ def test_what_a_default_installation_consists_of() -> None:
         ("CustomResourceDefinition", "inferenceworkloads.tidegate.dev"),
         ("CustomResourceDefinition", "quotaledgers.tidegate.dev"),
         ("Deployment", "tidegate"),
+        ("FlowSchema", "tidegate-leases.tidegate-system"),
+        ("FlowSchema", "tidegate.tidegate-system"),
+        ("PodDisruptionBudget", "tidegate"),
+        ("Role", "tidegate-leases"),
+        ("RoleBinding", "tidegate-leases"),
         ("Service", "tidegate-metrics"),
         ("ServiceAccount", "tidegate"),
     ]
 
 
-def test_named_namespaces_get_a_role_each_and_the_cluster_none() -> None:
-    roles = [
-        (each["kind"], each["metadata"]["namespace"])
-        for each in render({**WATCHED, "rbac": {"aggregate": False}})
+def roles(values: Values) -> list[tuple[str, str, str]]:
+    """Kind, namespace and name of all but those for people."""
+    return sorted(
+        (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"])
+        for each in render({**values, "rbac": {"aggregate": False}})
         if "Role" in each["kind"]
+    )
+
+
+def test_named_namespaces_get_a_role_each_and_the_cluster_none() -> None:
+    assert roles(WATCHED) == [
+        ("Role", "ml-team", "tidegate"),
+        ("Role", NAMESPACE, "tidegate-leases"),
+        ("Role", "vision", "tidegate"),
+        ("RoleBinding", "ml-team", "tidegate"),
+        ("RoleBinding", NAMESPACE, "tidegate-leases"),
+        ("RoleBinding", "vision", "tidegate"),
     ]
-    both = [("Role", "ml-team"), ("Role", "vision"), ("RoleBinding", "ml-team"), ("RoleBinding", "vision")]
-    assert sorted(roles) == both
 
 
 def test_a_namespace_that_is_named_twice_gets_one_role() -> None:
-    rendered = render({"config": {"watch": {"namespaces": ["ml-team", "ml-team"]}}})
-    assert one(rendered, "Role")["metadata"]["namespace"] == "ml-team"
+    once, twice = ({"config": {"watch": {"namespaces": ["ml-team"] * count}}} for count in (1, 2))
+    assert roles(twice) == roles(once)
+
+
+def test_namespaces_and_leases_that_look_like_numbers_stay_text() -> None:
+    election = {"resourceName": "10", "resourceNamespace": "30"}
+    rendered = render({"config": {"watch": {"namespaces": ["20"]}, "leaderElection": election}})
+    found = {each["metadata"]["namespace"] for each in rendered if each["kind"] == "Role"}
+    assert found == {"20", "30"}
+    for each in rendered:
+        kubernetes_validate.validate(each, "1.30", strict=True)
 
 
 def test_switched_off_parts_are_left_out() -> None:
@@ -174,13 +215,54 @@ def test_the_configuration_is_mounted_as_a_directory() -> None:
     assert container()["command"] + container()["args"] == ["tidegate", "run", "--config", "/etc/tidegate/config.yaml"]
 
 
-def test_a_changed_configuration_and_nothing_else_changes_the_checksum() -> None:
-    def checksum(values: Values) -> str:
-        annotations = one(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
-        return str(annotations["checksum/config"])
+def checksum(values: Values) -> str:
+    """Of what restarts the daemons."""
+    annotations = one(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+    return str(annotations["checksum/config"])
 
-    assert checksum({}) == checksum({"podAnnotations": {"checksum/config": "mine", "a": "b"}})
-    assert checksum({}) != checksum({"config": {"tick": "3s"}})
+
+RESTARTS: dict[str, object] = {
+    "api.bind": "::",
+    "api.port": 9000,
+    "watch.namespaces": ["ml-team"],
+    "log.format": "json",
+    "scrape.concurrency": 7,
+    "leader_election": {"leaseDuration": "30s"},
+}
+
+
+def test_the_daemon_names_the_same_keys() -> None:
+    """A section stands for all of its keys."""
+    named = {next((each for each in RESTARTS if f"{key}.".startswith(f"{each}.")), key) for key in NEEDS_RESTART}
+    assert named == set(RESTARTS), "tidegate.restartKeys in _helpers.tpl and the README follow, too"
+
+
+@pytest.mark.parametrize("key", RESTARTS)
+def test_what_a_running_daemon_cannot_take_restarts_it(key: str) -> None:
+    assert checksum({"config": _nested(key, RESTARTS[key])}) != checksum({})
+
+
+def test_nothing_else_restarts_it() -> None:
+    config = yaml.safe_load((ROOT / "config" / "defaults.yaml").read_text())
+    changed = {
+        **config,
+        "tick": "3s",
+        "kpa": {},
+        "projects": {},
+        "defaults": {},
+        "writes": {"budgetPerSecond": 9},
+        "ceilings": {},
+        "log": {**config["log"], "level": "debug"},
+        "scrape": {"concurrency": config["scrape"]["concurrency"], "period": "7s"},
+    }
+    assert checksum({"config": changed}) == checksum({"config": config})
+    assert checksum({"podAnnotations": {"checksum/config": "mine", "a": "b"}, "replicas": 3}) == checksum({})
+
+
+def _nested(key: str, value: object) -> object:
+    """`_nested("log.format", "json") == {"log": {"format": "json"}}`."""
+    first, _, rest = key.partition(".")
+    return {"leaderElection" if first == "leader_election" else first: _nested(rest, value) if rest else value}
 
 
 def test_the_port_follows_the_configuration() -> None:
@@ -194,9 +276,58 @@ def test_the_port_follows_the_configuration() -> None:
 # --- the pod ---
 
 
-def test_there_are_never_two_daemons() -> None:
-    spec = one(render(EVERYTHING), "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+def test_two_daemons_stand_apart_and_one_stays_through_a_drain() -> None:
+    objects = render()
+    spec, budget = one(objects, "Deployment")["spec"], one(objects, "PodDisruptionBudget")["spec"]
+    (spread,) = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert (spec["replicas"], budget["maxUnavailable"]) == (2, 1)
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["labelSelector"] == budget["selector"] == spec["selector"]
+
+
+def test_a_single_daemon_has_nothing_that_would_block_a_drain() -> None:
+    objects = render({"replicas": 1})
+    assert not [each for each in objects if each["kind"] == "PodDisruptionBudget"]
+    spec = one(objects, "Deployment")["spec"]
+    assert "topologySpreadConstraints" not in spec["template"]["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+
+
+@pytest.mark.parametrize(
+    ("values", "lease", "namespace"),
+    [
+        ({}, None, NAMESPACE),
+        ({"fullnameOverride": "gate"}, "gate", NAMESPACE),
+        ({"config": {"leaderElection": {"resourceName": "mine", "resourceNamespace": "locks"}}}, "mine", "locks"),
+    ],
+    ids=["the daemon's default", "another release's name", "the operator's"],
+)
+def test_the_lease_of_the_configuration_is_the_one_with_rights(
+    values: dict[str, Any], lease: str | None, namespace: str
+) -> None:
+    objects = render(values)
+    (role,) = [each for each in objects if each["kind"] == "Role" and each["metadata"]["name"].endswith("-leases")]
+    assert role["metadata"]["namespace"] == namespace
+    assert role["rules"][1]["resourceNames"] == [lease or "tidegate"]
+    document = one(objects, "ConfigMap")["data"]["config.yaml"]
+    assert yaml.safe_load(document).get("leaderElection", {}).get("resourceName") == lease
+    terms = terms_of(parse(document.encode(), {}, name="rendered").config.leader_election, {"POD_NAMESPACE": NAMESPACE})
+    assert (terms.namespace, terms.name) == (namespace, lease or "tidegate")
+    schema = flow_schemas(objects)["leader-election"]
+    assert schema["rules"][0]["resourceRules"][0]["namespaces"] == [namespace]
+
+
+def flow_schemas(objects: list[Object]) -> dict[str, Object]:
+    """Their specs by priority level."""
+    specs = [each["spec"] for each in objects if each["kind"] == "FlowSchema"]
+    return {spec["priorityLevelConfiguration"]["name"]: spec for spec in specs}
+
+
+def test_requests_of_the_daemon_s_account_alone_go_first_and_the_lease_s_before_them() -> None:
+    specs = flow_schemas(render({**ACCOUNT_OF_OTHERS, "flowSchema": {"priorityLevel": "mine"}}))
+    assert {level: spec["matchingPrecedence"] for level, spec in specs.items()} == {"leader-election": 899, "mine": 900}
+    account = {"kind": "ServiceAccount", "serviceAccount": {"name": "theirs", "namespace": NAMESPACE}}
+    assert [rule["subjects"] for spec in specs.values() for rule in spec["rules"]] == [[account]] * 2
 
 
 def test_the_pod_is_probed_stopped_and_identified() -> None:
@@ -209,6 +340,7 @@ def test_the_pod_is_probed_stopped_and_identified() -> None:
     assert {each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in daemon["env"]} == {
         "POD_NAME": "metadata.name",
         "POD_NAMESPACE": "metadata.namespace",
+        "POD_UID": "metadata.uid",
     }
 
 
@@ -217,7 +349,7 @@ def test_the_operator_s_settings_reach_the_pod() -> None:
     pod = template["spec"]
     assert template["metadata"]["labels"].items() >= {"team": "serving", "app.kubernetes.io/name": "tidegate"}.items()
     assert template["metadata"]["annotations"]["example.com/inject"] == "false"
-    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "topologySpreadConstraints"):
         assert pod[key] == EVERYTHING[key]
     assert pod["serviceAccountName"] == "gate-daemon"
     assert pod["imagePullSecrets"] == [{"name": "pull"}]
@@ -298,7 +430,17 @@ def test_two_releases_of_one_name_share_no_object_but_crds() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"replicas": 2}, "at '': additional properties 'replicas' not allowed"),
+        ({"replica": 2}, "at '': additional properties 'replica' not allowed"),
+        ({"replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
+        ({"replicas": 6}, "at '/replicas': maximum: got 6, want 5"),
+        ({"replicas": "2"}, "at '/replicas': got string, want integer"),
+        ({"podDisruptionBudget": {"create": "no"}}, "at '/podDisruptionBudget/create': got string, want boolean"),
+        ({"podDisruptionBudget": {"minAvailable": 1}}, "at '/podDisruptionBudget': additional properties"),
+        ({"flowSchema": {"matchingPrecedence": 1}}, "at '/flowSchema/matchingPrecedence': minimum: got 1, want 2"),
+        ({"flowSchema": {"matchingPrecedence": 9000}}, "at '/flowSchema/matchingPrecedence': maximum: got 9,000"),
+        ({"flowSchema": {"priorityLevel": "Mine"}}, "at '/flowSchema/priorityLevel': 'Mine' does not match pattern"),
+        ({"flowSchema": {"priorityLevel": ""}}, "at '/flowSchema/priorityLevel': '' does not match pattern"),
+        ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "at '/topologySpreadConstraints/0': missing properties"),
         ({"image": {"tagg": "1"}}, "at '/image': additional properties 'tagg' not allowed"),
         ({"image": {"digest": "sha256:1"}}, "at '/image/digest': 'sha256:1' does not match pattern"),
         ({"image": {"registry": "https://mirror.example.com"}}, "at '/image/registry': "),
@@ -312,6 +454,7 @@ def test_two_releases_of_one_name_share_no_object_but_crds() -> None:
         ({"config": {"scrape": {"concurrency": 5000}}}, "at '/config/scrape/concurrency': "),
         ({"config": {"watch": {"namespaces": ["A"]}}}, "at '/config/watch/namespaces/0': "),
         ({"config": {"log": {"level": "loud"}}}, "at '/config/log/level': "),
+        ({"config": {"leaderElection": {"resourceName": "A"}}}, "at '/config/leaderElection/resourceName': 'A' does"),
         (
             {"config": {"projects": {"A_b": {"namespaces": ["x"]}}}},
             "at '/config/projects': additional properties 'A_b'",
@@ -325,7 +468,12 @@ def test_two_releases_of_one_name_share_no_object_but_crds() -> None:
             {"extraEnv": [{"name": "TIDEGATE__WATCH__NAMESPACES", "value": "[a]"}]},
             "extraEnv: TIDEGATE__WATCH__NAMESPACES: set it in config instead",
         ),
+        (
+            {"extraEnv": [{"name": "TIDEGATE__LEADER_ELECTION__RESOURCE_NAME", "value": "a"}]},
+            "extraEnv: TIDEGATE__LEADER_ELECTION__RESOURCE_NAME: set it in config instead",
+        ),
         ({"extraEnv": [{"name": "POD_NAME", "value": "me"}]}, "extraEnv: POD_NAME: the chart sets it; remove it here"),
+        ({"extraEnv": [{"name": "POD_UID", "value": "me"}]}, "extraEnv: POD_UID: the chart sets it; remove it here"),
     ],
     ids=lambda argument: argument if isinstance(argument, str) else "",
 )
@@ -346,10 +494,13 @@ def notes(values: Values) -> str:
 def test_notes_name_the_next_commands() -> None:
     assert notes({}) == (
         "Tidegate 0.1.0 is installed. It manages the InferenceWorkloads of every namespace.\n"
+        "One of 2 daemons leads, the others stand by; the Lease names the leader as HOLDER.\n"
         "\n"
         "Next:\n"
         "  kubectl -n tidegate-system rollout status deployment/tidegate\n"
-        "  kubectl -n tidegate-system logs deployment/tidegate\n"
+        "  kubectl -n tidegate-system get lease tidegate\n"
+        "  kubectl -n tidegate-system logs --prefix --selector "
+        "app.kubernetes.io/name=tidegate,app.kubernetes.io/instance=tidegate\n"
         "  kubectl get inferenceworkloads --all-namespaces\n"
     )
 
@@ -359,4 +510,11 @@ def test_notes_warn_of_what_was_left_to_the_operator() -> None:
     assert "of ml-team, vision." in said
     assert "kubectl get inferenceworkloads -n ml-team\n" in said
     assert "Warning: crds.install is false. " in said
-    assert "Bind the rights that README.md lists to ServiceAccount theirs." in said
+    assert "Bind the rights that README.md lists, those to the Lease too, to ServiceAccount theirs." in said
+
+
+def test_notes_speak_of_standing_by_only_where_somebody_does() -> None:
+    election = {"resourceName": "mine", "resourceNamespace": "locks"}
+    said = notes({"replicas": 1, "config": {"leaderElection": election}})
+    assert "of every namespace.\n\nNext:\n" in said
+    assert "  kubectl -n locks get lease mine\n" in said

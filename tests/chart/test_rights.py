@@ -22,6 +22,7 @@ USED: set[Right] = {
     ("apps", "deployments", "list"),
     ("apps", "deployments", "watch"),
     ("apps", "deployments", "create"),
+    ("apps", "deployments", "patch"),
     ("apps", "deployments/scale", "get"),
     ("apps", "deployments/scale", "patch"),
     ("apps", "controllerrevisions", "get"),
@@ -37,6 +38,7 @@ USED: set[Right] = {
     ("", "services", "patch"),
     ("events.k8s.io", "events", "create"),
 }
+OF_THE_LEASE: set[Right] = {("coordination.k8s.io", "leases", verb) for verb in ("create", "get", "patch")}
 FORBIDDEN: tuple[Right, ...] = (
     ("", "secrets", "get"),
     ("", "secrets", "list"),
@@ -52,7 +54,6 @@ FORBIDDEN: tuple[Right, ...] = (
     ("", "events", "create"),
     ("", "serviceaccounts/token", "create"),
     ("apps", "deployments", "update"),
-    ("apps", "deployments", "patch"),
     ("apps", "deployments", "delete"),
     ("apps", "deployments/scale", "update"),
     ("apps", "deployments/status", "patch"),
@@ -122,7 +123,8 @@ def installed(cluster: Cluster, namespace: str) -> Iterator[Installed]:
 
 def test_the_daemon_has_exactly_the_rights_that_it_uses(cluster: Cluster, installed: Installed) -> None:
     token = cluster.service_account_token(installed.namespace, installed.service_account)
-    for namespace in (installed.namespace, "default", "kube-system"):
+    assert rights(cluster, token, installed.namespace) == USED | OF_THE_LEASE
+    for namespace in ("default", "kube-system"):
         assert rights(cluster, token, namespace) == USED
     assert {right for right in USED if not may(cluster, token, right, "")} == set()
     assert {right for right in FORBIDDEN if may(cluster, token, right, installed.namespace)} == set()
@@ -133,7 +135,8 @@ def test_named_namespaces_are_all_that_the_daemon_reaches(cluster: Cluster, name
     release = install(cluster, namespace, {"config": {"watch": {"namespaces": [watched]}}})
     token = cluster.service_account_token(namespace, release.service_account)
     assert rights(cluster, token, watched) == USED
-    assert rights(cluster, token, namespace) == rights(cluster, token, "default") == set()
+    assert rights(cluster, token, namespace) == OF_THE_LEASE
+    assert rights(cluster, token, "default") == set()
     assert {right for right in USED | set(FORBIDDEN) if may(cluster, token, right, "")} == set()
     uninstall(cluster, release)
     cluster.delete_namespace(watched)
@@ -159,12 +162,46 @@ def test_a_changed_list_of_namespaces_moves_the_rights(cluster: Cluster, namespa
     cluster.delete_namespace(second)
 
 
+def test_no_lease_but_its_own_is_within_the_daemon_s_reach(cluster: Cluster, namespace: str) -> None:
+    locks = cluster.create_namespace("locks")
+    election = {"resourceName": "mine", "resourceNamespace": locks}
+    release = install(cluster, namespace, {"config": {"leaderElection": election}})
+    token = cluster.service_account_token(namespace, release.service_account)
+
+    def status(method: str, lease: str, where: str) -> int:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{where}/leases"
+        if method == "POST":
+            return cluster.request("POST", path, {"metadata": {"name": lease}}, token=token)[0]
+        merge = "application/merge-patch+json"
+        return cluster.request(method, f"{path}/{lease}", {"spec": {}}, token=token, content_type=merge)[0]
+
+    assert rights(cluster, token, locks) == USED | OF_THE_LEASE
+    assert rights(cluster, token, namespace) == USED
+    assert [status(method, "mine", locks) for method in ("GET", "POST", "PATCH", "DELETE")] == [404, 201, 200, 403]
+    assert [status(method, "other", locks) for method in ("GET", "PATCH")] == [403, 403]
+    uninstall(cluster, release)
+    cluster.delete_namespace(locks)
+
+
 def test_uninstalling_takes_every_right_away(cluster: Cluster, installed: Installed) -> None:
-    before = cluster.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
-    assert f"tidegate:{installed.namespace}" in before
+    namespace = installed.namespace
+
+    def ours() -> set[str]:
+        kinds = "clusterroles,clusterrolebindings,roles,rolebindings"
+        names = cluster.kubectl("-n", namespace, "get", kinds, "--output=name").split()
+        return {name for name in names if name.endswith("/tidegate-leases") or f"/tidegate:{namespace}" in name}
+
+    api = "rbac.authorization.k8s.io"
+    assert ours() == {
+        f"clusterrole.{api}/tidegate:{namespace}",
+        f"clusterrole.{api}/tidegate:{namespace}:edit",
+        f"clusterrole.{api}/tidegate:{namespace}:view",
+        f"clusterrolebinding.{api}/tidegate:{namespace}",
+        f"role.{api}/tidegate-leases",
+        f"rolebinding.{api}/tidegate-leases",
+    }
     uninstall(cluster, installed)
-    after = cluster.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
-    assert f"tidegate:{installed.namespace}" not in after
+    assert ours() == set()
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,34 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- (.Values.config.watch | default dict).namespaces | default list | uniq | toJson -}}
 {{- end -}}
 
+{{/* The Lease that the daemons of this release elect their leader by, as the daemon reads it. null is unset. */}}
+{{- define "tidegate.leaseName" -}}
+{{- (.Values.config.leaderElection | default dict).resourceName | default (include "tidegate.fullname" .) -}}
+{{- end -}}
+
+{{- define "tidegate.leaseNamespace" -}}
+{{- (.Values.config.leaderElection | default dict).resourceNamespace | default .Release.Namespace -}}
+{{- end -}}
+
+{{/* The document of the daemon: what the operator wrote, and the Lease's name where it is not the daemon's default. */}}
+{{- define "tidegate.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $name := include "tidegate.leaseName" . -}}
+{{- if ne $name "tidegate" -}}
+{{- $election := merge (dict "resourceName" $name) ($config.leaderElection | default dict) -}}
+{{- $config = set $config "leaderElection" $election -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* What a running daemon cannot take from a changed file; everything else applies without a restart. */}}
+{{- define "tidegate.restartKeys" -}}
+{{- $config := .Values.config -}}
+{{- $log := pick ($config.log | default dict) "format" -}}
+{{- $scrape := pick ($config.scrape | default dict) "concurrency" -}}
+{{- merge (pick $config "api" "watch" "leaderElection") (dict "log" $log "scrape" $scrape) | toYaml -}}
+{{- end -}}
+
 {{/* The port of the daemon's pages. A loopback address would have the kubelet restart the pod for ever. */}}
 {{- define "tidegate.port" -}}
 {{- $api := .Values.config.api | default dict -}}
@@ -70,9 +98,9 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 {{- $excepted := false -}}
 {{- range .Values.extraEnv -}}
 {{- $name := lower .name -}}
-{{- if regexMatch "^tidegate__(watch|api)(__|$)" $name -}}
+{{- if regexMatch "^tidegate__(watch|api|leaderelection|leader_election)(__|$)" $name -}}
 {{- fail (printf "extraEnv: %s: set it in config instead; the rights, the probes and the port follow config alone" .name) -}}
-{{- else if has .name (list "POD_NAME" "POD_NAMESPACE") -}}
+{{- else if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_UID") -}}
 {{- fail (printf "extraEnv: %s: the chart sets it; remove it here" .name) -}}
 {{- end -}}
 {{- if has $name (list "http_proxy" "https_proxy" "all_proxy") -}}{{- $proxied = true -}}{{- end -}}
@@ -103,7 +131,7 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
   verbs: [patch]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, patch] # patch: a new leader stamps its epoch
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [get, patch]

@@ -7,60 +7,54 @@ import gc
 import os
 import resource
 import signal
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from operator import attrgetter
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
-import msgspec
 import structlog
 from aiohttp import web
 
-from autoscaler.api.board import Board, Bounds, Configuration, Totals
+from autoscaler.api.board import Board, Bounds, Configuration, Leader, Totals
 from autoscaler.api.server import application
+from autoscaler.clock import SteadyClock
 from autoscaler.cluster.client import KubernetesClient, connect
+from autoscaler.cluster.errors import ApiError
 from autoscaler.cluster.events import QUEUE_MOST, EventWriter
-from autoscaler.cluster.inferenceworkload import Spec
-from autoscaler.cluster.pacing import PacedApi
+from autoscaler.cluster.fencing import FencedApi, Tenure, epoch_of
+from autoscaler.cluster.lease import Election
+from autoscaler.cluster.pacing import WriteBudget
+from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
-from autoscaler.controller.specs import DEFAULT_POOL, Operator
-from autoscaler.model.resources import ResourceVector
-from autoscaler.model.workload import KpaParameters
+from autoscaler.controller.specs import Operator
 from autoscaler.reload import Refused, Reload
-from autoscaler.scaling.allocation import Domain
 from autoscaler.settings.config import Config
 from autoscaler.settings.load import ConfigError, LoadedConfig, load
 from autoscaler.signals.activation import ActivationPages
 from autoscaler.signals.scraper import PodScraper
+from autoscaler.wiring import (
+    operator_of,
+    page_urls,
+    scrape_limits,
+    statuses_per_cycle,
+    terms_of,
+    waits_for_restart,
+)
 
 OK: Final = 0
 FAILED: Final = 1
 STOP_WITHIN_S: Final = 4.5  # 5 for whoever looks from outside: a process takes a moment to go
-LAST_CYCLE_WITHIN_S: Final = 2.5  # of those; then it is cancelled, which is as safe as a crash
+LAST_CYCLE_WITHIN_S: Final = 2.0  # of those; then it is cancelled, which is as safe as a crash
 LAST_EVENTS_WITHIN_S: Final = 1.0  # of those; what is not written by then is lost
+RESIGN_WITHIN_S: Final = 0.5  # of those; else the others wait until the Lease runs out
 LAST_PAGES_WITHIN_S: Final = 0.5  # of those, for answers to whoever reads our pages
 OPEN_FILES: Final = 65_536
-STATUS_SHARE: Final = 0.5  # of a tick's write budget; the rest is for counts, records and events
-# What other parts were built with: listening, copies of namespaces, the log's chain, the scraper's workers.
-NEEDS_RESTART: Final = ("api.bind", "api.port", "watch.namespaces", "log.format", "scrape.concurrency")
-
 log = structlog.get_logger()
-
-
-class ScrapeLimits(TypedDict):
-    """What PodScraper can change while it runs."""
-
-    period_s: float
-    timeout_s: float
-    max_page_bytes: int
-    pages_per_s: float
 
 
 class Failed(Exception):
@@ -76,31 +70,10 @@ class Died(Exception):
         self.cause = cause
 
 
-def operator_of(config: Config) -> Operator:
-    """The configuration as the controller reads it: seconds, ratios, thousandths."""
-    defaults = config.defaults.model_dump(mode="json", by_alias=True, exclude_none=True)
-    limits: dict[Domain, ResourceVector] = {
-        (name, DEFAULT_POOL): dict(project.quota.limits.default) for name, project in config.projects.items()
-    }
-    return Operator(
-        defaults=msgspec.convert(defaults, Spec),
-        kpa=KpaParameters(
-            stable_window_s=config.kpa.stable_window,
-            panic_window_percent=config.kpa.panic_window_percentage,
-            panic_threshold_ratio=config.kpa.panic_threshold_percentage / 100,
-            max_scale_up_rate=config.kpa.max_scale_up_rate,
-            max_scale_down_rate=config.kpa.max_scale_down_rate,
-        ),
-        projects={namespace: name for name, project in config.projects.items() for namespace in project.namespaces},
-        limits=limits,
-        pages=frozenset(config.activation_pages),
-        ceiling_replicas=config.ceilings.max_replicas,
-    )
-
-
-def waits_for_restart(running: Config, changed: Config) -> tuple[str, ...]:
-    """Keys whose new values a running daemon cannot take."""
-    return tuple(key for key in NEEDS_RESTART if attrgetter(key)(running) != attrgetter(key)(changed))
+def highest_epoch(store: Store) -> int:
+    """Of all objects that carry one; 0 where none does."""
+    stamps = [epoch_of(each.metadata) or 0 for each in store.deployments.every()]
+    return max([0, *stamps, *(record_of(each).epoch or 0 for each in store.workloads.every())])
 
 
 async def run(loaded: LoadedConfig, path: Path, kubeconfig: Path | None) -> int:
@@ -216,16 +189,30 @@ class Daemon:
         config = self._started_with = loaded.config
         self._path = path
         self._client = client
-        self._api = PacedApi(client, config.writes.budget_per_second)
+        self._clock = clock = SteadyClock()
+        self._budget = WriteBudget(config.writes.budget_per_second)
         poked = asyncio.Event()
-        self._store = store = Store(self._api, config.watch.namespaces, poked.set)
-        self._scraper = PodScraper(time.time, **_scrape_limits(config), concurrency=config.scrape.concurrency)
-        self._pages = ActivationPages(_page_urls(config), time.time)
-        self._events = EventWriter(self._api, os.environ.get("POD_NAME") or socket.gethostname())
-        operator, statuses = operator_of(config), _statuses_per_cycle(config)
-        self._cycle = Cycle(self._api, store, self._scraper, self._pages, self._events, operator, time.time, statuses)
-        self.board = Board(config.tick, time.monotonic, lambda: store.synced, self._totals, version("tidegate"))
-        self._loop = Loop(self._cycle, config.tick, poked, lambda: store.synced, self.board.take)
+        self._store = store = Store(client, config.watch.namespaces, poked.set)
+        terms = terms_of(config.leader_election, os.environ)
+        self._election = Election(client, terms, lambda: store.synced, lambda: highest_epoch(store), poked.set)
+        self._scraper = PodScraper(clock.now, **scrape_limits(config), concurrency=config.scrape.concurrency)
+        self._pages = ActivationPages(page_urls(config), clock.now)
+        self._events = EventWriter(self._fenced(), terms.identity)
+        operator, statuses = operator_of(config), statuses_per_cycle(config)
+        self._cycle = Cycle(
+            self._tenure, store, self._scraper, self._pages, self._events, operator, clock.now, statuses
+        )
+        self.board = Board(
+            config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
+        )
+        self._loop = Loop(
+            self._cycle,
+            config.tick,
+            poked,
+            lambda: store.synced,
+            lambda: self._election.standing_by,
+            self.board,
+        )
         running = Configuration(loaded.sha256, time.time())
         self._reload = Reload(path, self._read, self._change, self.board.show, running, time.time)
 
@@ -234,6 +221,7 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             parts = {
                 "store": self._store.run,
+                "election": self._election.run,
                 "scraper": self._scraper.run,
                 "pages": self._pages.run,
                 "events": self._events.run,
@@ -251,15 +239,22 @@ class Daemon:
         log.info("daemon.stopping")
         self.board.stopping = True
         self._loop.stop()
+        ends_at = asyncio.get_running_loop().time() + LAST_CYCLE_WITHIN_S
         await asyncio.wait({loop}, timeout=LAST_CYCLE_WITHIN_S)
         if not loop.done():
             log.warning("cycle.cancelled", after_s=LAST_CYCLE_WITHIN_S)
             loop.cancel()
+        await self._cycle.finish(max(0.1, ends_at - asyncio.get_running_loop().time()))
         try:
             async with asyncio.timeout(LAST_EVENTS_WITHIN_S):
                 await self._events.flush()
         except TimeoutError:
             log.warning("events.lost", queued=self._events.queued)
+        try:
+            async with asyncio.timeout(RESIGN_WITHIN_S):
+                await self._election.resign()
+        except (TimeoutError, ApiError) as error:
+            log.warning("leader.lease_kept", error=str(error) or "no answer in time")
 
     def _read(self) -> tuple[str, LoadedConfig]:
         try:
@@ -277,10 +272,10 @@ class Daemon:
 
     def _take(self, config: Config, operator: Operator) -> None:
         """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
-        self._pages.set_pages(_page_urls(config))
-        self._scraper.set_limits(**_scrape_limits(config))
-        self._cycle.reconfigure(operator, _statuses_per_cycle(config))
-        self._api.set_budget(config.writes.budget_per_second)
+        self._pages.set_pages(page_urls(config))
+        self._scraper.set_limits(**scrape_limits(config))
+        self._cycle.reconfigure(operator, statuses_per_cycle(config))
+        self._budget.set(config.writes.budget_per_second)
         self._loop.set_tick(config.tick)
         self.board.set_tick(config.tick)
         level = structlog.make_filtering_bound_logger(config.log.level.value)
@@ -291,8 +286,12 @@ class Daemon:
             events_queued=self._events.queued,
             events_queue_most=QUEUE_MOST,
             scrape_period_asked_s=self._scraper.period_s,
-            writes_per_s=self._api.budget_per_s,
-            write_waits_s=self._api.waited_s_total,
+            writes_per_s=self._budget.per_s,
+            write_waits_s=self._budget.waited_s_total,
+            steps_queued=len(self._cycle.queue),
+            steps_queue_most=self._cycle.queue.most,
+            steps_refused=self._cycle.queue.refused,
+            step_longest_s=self._cycle.queue.longest_s(),
             statuses_deferred=self._cycle.statuses_deferred,
         )
         return Totals(
@@ -303,7 +302,26 @@ class Daemon:
             self._scraper.effective_period_s,
             self._events.dropped,
             bounds,
+            self._clock.behind_s,
         )
+
+    def _tenure(self) -> Tenure | None:
+        epoch = self._election.epoch
+        return None if epoch is None else Tenure(epoch, self._fenced(epoch))
+
+    def _fenced(self, epoch: int | None = None) -> FencedApi:
+        """For the writes of one tenure; None: of whichever there is."""
+
+        def left_s() -> float:
+            tenure = epoch if epoch is not None else self._election.epoch
+            return 0.0 if tenure is None else self._election.left_s(tenure)
+
+        return FencedApi(self._client, self._budget, left_s)
+
+    def _leader(self) -> Leader:
+        election = self._election
+        lapsed = election.epoch is None and not election.standing_by
+        return Leader(election.terms.name, election.holder, election.epoch, lapsed, self._cycle.unstamped)
 
 
 async def _named(name: str, run: Callable[[], Awaitable[None]], ends: Callable[[], bool] = lambda: False) -> None:
@@ -314,21 +332,3 @@ async def _named(name: str, run: Callable[[], Awaitable[None]], ends: Callable[[
             raise RuntimeError("it ended, and never should")
     except Exception as error:
         raise Died(name, error) from error
-
-
-def _scrape_limits(config: Config) -> ScrapeLimits:
-    scrape = config.scrape
-    return ScrapeLimits(
-        period_s=scrape.period,
-        timeout_s=scrape.timeout,
-        max_page_bytes=scrape.max_page_size,
-        pages_per_s=scrape.pages_per_second,
-    )
-
-
-def _page_urls(config: Config) -> dict[str, str]:
-    return {name: page.url for name, page in config.activation_pages.items()}
-
-
-def _statuses_per_cycle(config: Config) -> int:
-    return max(1, int(config.writes.budget_per_second * config.tick * STATUS_SHARE))

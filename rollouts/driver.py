@@ -6,9 +6,10 @@ done before it, and what failed, can be asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
-from rollouts.machine import Command, HaveReplicas, SaveRevision, Select, Step
+from rollouts.machine import Command, HaveReplicas, SaveRevision, Select, Stamp, Step
 from rollouts.ports import Records, Revisions, Traffic
 from rollouts.record import Record
 
@@ -16,29 +17,37 @@ from rollouts.record import Record
 class Driver:
     """Runs the steps of one workload through its ports."""
 
-    def __init__(self, records: Records, revisions: Revisions, traffic: Traffic) -> None:
+    def __init__(
+        self, records: Records, revisions: Revisions, traffic: Traffic, wanted: Callable[[Command], bool]
+    ) -> None:
+        """`wanted` is asked before each command: on a slow API server a newer decision may want something else."""
         self._records = records
         self._revisions = revisions
         self._traffic = traffic
+        self._wanted = wanted
         self.recorded = False  # the step's record is the stored one
         self.done: tuple[Command, ...] = ()
         self.doing: Command | None = None  # where it raised; None: while saving the record
 
     async def run(self, before: Record, step: Step) -> None:
-        """Does the step, or raises what its first failing part raised."""
+        """Does the step as far as it is wanted, or raises what its first failing part raised."""
         if step.record != before:
             await self._records.save(step.record)
         self.recorded = True
         for command in step.commands:
+            if not self._wanted(command):
+                return
             self.doing = command
             await self._do(command)
             self.done = (*self.done, command)
-        self.doing = None
+            self.doing = None
 
     async def _do(self, command: Command) -> None:
         match command:
             case SaveRevision(revision):
                 await self._revisions.save(revision)
+            case Stamp(revision, epoch):
+                await self._revisions.stamp(revision, epoch)
             case HaveReplicas(revision, replicas, seen):
                 await self._revisions.have_replicas(revision, replicas, seen)
             case Select(service, revision, exists):

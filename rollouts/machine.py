@@ -23,6 +23,7 @@ class ObservedRevision:
     starting: int = 0  # live, not ready, not terminating
     unscheduled: int = 0  # of the starting ones, without a node
     terminating: int = 0
+    epoch: int | None = None  # of the leader that last stamped its object
 
     @property
     def live(self) -> int:
@@ -59,6 +60,14 @@ class SaveRevision:
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """The revision's object carries this epoch, so that late writes of an earlier leader fail."""
+
+    revision: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class HaveReplicas:
     """The revision's object exists and has n replicas. `seen` is the count that was observed (None: no object)."""
 
@@ -76,7 +85,7 @@ class Select:
     exists: bool
 
 
-Command = SaveRevision | HaveReplicas | Select
+Command = SaveRevision | Stamp | HaveReplicas | Select
 
 
 class Reason(StrEnum):
@@ -84,6 +93,7 @@ class Reason(StrEnum):
     UPDATE_PENDING = "UpdatePending"
     REVISION_AVAILABLE = "RevisionAvailable"
     INITIALIZATION_TIMED_OUT = "InitializationTimedOut"
+    TAKING_OVER = "TakingOver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,8 @@ class Limits:
     initial_replicas: int
     initialization_timeout_s: float | None = None
     stopped: bool = False  # wanted at zero by the user: time does not count against it
+    epoch: int | None = None  # of the present leader; None: nobody to be fenced off from (a simulated world)
+    may_lower: bool = True  # False until every object carries that epoch: a late write may still raise another
 
 
 def step(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Step:
@@ -114,8 +126,13 @@ def step(limits: Limits, record: Record, observed: Observed, granted: int, now: 
     record = _remember(limits, record, observed, granted, now)
     if record.phase is Phase.FAILED:
         granted = 0
-    record = replace(record, replicas=granted)
-    return Step(record, tuple(_commands(record, observed, granted)), _reasons(before, record))
+    seen = _seen(record, observed)
+    applied = (seen.replicas if seen else None) or 0
+    held = not limits.may_lower and granted < applied
+    granted = applied if held else granted
+    record = replace(record, replicas=granted, epoch=limits.epoch)
+    reasons = (*_reasons(before, record), Reason.TAKING_OVER) if held else _reasons(before, record)
+    return Step(record, tuple(_commands(record, observed, granted)), reasons)
 
 
 def _remember(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Record:
@@ -174,6 +191,8 @@ def _commands(record: Record, observed: Observed, granted: int) -> list[Command]
         commands.append(SaveRevision(observed.newest))
     there = _seen(record, observed)
     seen = there.replicas if there else None
+    if there is not None and seen is not None and record.epoch is not None and there.epoch != record.epoch:
+        commands.append(Stamp(record.current, record.epoch))
     if seen != granted:
         commands.append(HaveReplicas(record.current, granted, seen))
     wanted = ((observed.service, record.current), (observed.update_service, NO_REVISION))

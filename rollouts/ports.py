@@ -17,6 +17,9 @@ class Revisions(Protocol):
     async def save(self, revision: Revision) -> None:
         """Stores the content of a revision; the same content again is no error."""
 
+    async def stamp(self, revision: str, epoch: int) -> None:
+        """Makes the revision's object carry this epoch; no write that was made for an earlier state of it succeeds."""
+
     async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
         """Makes the revision's object have this many replicas; creates it where `seen` is None."""
 

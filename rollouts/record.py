@@ -30,3 +30,4 @@ class Record:
     started_at: float | None = None  # the current revision was first given replicas
     served_at: float | None = None  # the current revision was first ready
     serving: bool = False  # was ready since it was last given replicas: losing that is a degradation, not a start
+    epoch: int | None = None  # of the leader that last wrote it

@@ -50,7 +50,31 @@ class Bounds:
     scrape_period_asked_s: float = 0.0
     writes_per_s: float = 0.0  # the budget
     write_waits_s: float = 0.0  # spent waiting for it, summed over writes
+    steps_queued: int = 0  # pieces of work on objects that run or wait
+    steps_queue_most: int = 0
+    steps_refused: int = 0  # found the queue full
+    step_longest_s: float = 0.0  # the oldest of them
     statuses_deferred: int = 0  # by the last cycle, to a later one
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads, as far as this process knows."""
+
+    name: str = ""  # of the Lease
+    holder: str = ""  # "" is nobody
+    epoch: int | None = None  # of this process's tenure; None: it does not lead
+    lapsed: bool = False  # it led, could not renew, and nobody else is known to lead
+    unstamped: int = 0  # objects that wait for that epoch; until there are none, nothing is lowered
+
+    def sentence(self) -> str:
+        """For /readyz."""
+        if self.epoch is not None:
+            waits = f"; {self.unstamped} objects wait for its stamp, nothing is lowered" if self.unstamped else ""
+            return f"This process leads, epoch {self.epoch}{waits}."
+        if self.lapsed:
+            return f"The Lease {self.name} could not be renewed: this process writes nothing until it has it again."
+        return f"{self.holder or 'Nobody'} leads by the Lease {self.name}; this process writes nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +88,7 @@ class Totals:
     scrape_period_s: float
     events_dropped: int
     bounds: Bounds = Bounds()
+    clock_behind_s: float = 0.0  # the machine's clock was stepped and we follow slowly
 
 
 @dataclass(slots=True)
@@ -73,6 +98,7 @@ class Board:
     tick_s: float
     clock: Callable[[], float]  # steady seconds
     synced: Callable[[], bool]
+    leader: Callable[[], Leader]
     totals: Callable[[], Totals]
     version: str
     report: CycleReport | None = None
@@ -124,6 +150,12 @@ class Board:
         self.decisions = Counter({key: n for key, n in self.decisions.items() if key[:2] not in gone})
         self.scale_operations = Counter({key: n for key, n in self.scale_operations.items() if key not in gone})
 
+    def rest(self) -> None:
+        """Somebody else leads: the loop turns, and there is nothing to report."""
+        self.report = None
+        self.finished_at = self.clock()
+        self._forget({(namespace, name) for namespace, name, *_ in self.decisions})
+
     def alive(self) -> tuple[bool, str]:
         """Does the loop turn? A cycle that crashed has not finished."""
         now = self.clock()
@@ -142,18 +174,22 @@ class Board:
         A refused file does not make it unready: it goes on by the last good one, and its pages are needed most then.
         """
         good, text = self._ready()
-        return good, f"{text}\n{self.configuration.sentences()}"
+        return good, f"{text}\n{self.leader().sentence()}\n{self.configuration.sentences()}"
 
     def _ready(self) -> tuple[bool, str]:
         if self.stopping:
             return False, "not ready: the daemon stops."
         if not self.synced():
             return False, "not ready: the copies of the cluster's objects are not complete yet."
-        if self.report is None:
+        if self.finished_at is None:
             return False, "not ready: no cycle has finished yet."
         alive, why = self.alive()
         if not alive:
             return False, f"not ready: {why}."
+        if self.leader().lapsed:
+            return False, "not ready: leadership lapsed."
+        if self.report is None:
+            return True, "ready: standing by."
         number, took = len(self.report.workloads), self.report.duration_s
         return True, f"ready: {number} workloads, the last cycle took {took:.3f} s."
 

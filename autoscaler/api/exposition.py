@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from autoscaler.api.board import Board, Bounds, Configuration, Totals
+from autoscaler.api.board import Board, Bounds, Configuration, Leader, Totals
 from autoscaler.model.report import CycleReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
 
@@ -30,6 +30,7 @@ class BoardCollector(Collector):
         results = [((result,), float(n)) for result, n in sorted(board.cycles.items())]
         yield _counter("tidegate_reconcile", "Cycles by result", ("result",), results)
         yield from _configuration(board.configuration)
+        yield from _leader(board.leader())
         totals = board.totals()
         yield from _totals(totals)
         yield from _bounds(totals.bounds)
@@ -66,12 +67,27 @@ def _bounds(bounds: Bounds) -> Iterator[Metric]:
         ("tidegate_events_queue_capacity", "More are dropped", bounds.events_queue_most),
         ("tidegate_scrape_period_asked_seconds", "Longer in effect: too many pods", bounds.scrape_period_asked_s),
         ("tidegate_write_budget_per_second", "Writes to the API server, at most", bounds.writes_per_s),
+        ("tidegate_steps_queue_length", "Writes on workloads that run or wait", bounds.steps_queued),
+        ("tidegate_steps_queue_capacity", "More are asked for again by a later cycle", bounds.steps_queue_most),
+        ("tidegate_steps_oldest_seconds", "Age of the oldest of them", bounds.step_longest_s),
         ("tidegate_status_writes_deferred", "Left for later cycles by the last one", bounds.statuses_deferred),
     )
     for name, text, value in gauges:
         yield _gauge(name, text, (), [((), float(value))])
+    refused = [((), float(bounds.steps_refused))]
+    yield _counter("tidegate_steps_refused", "Found the queue full", (), refused)
     waits = [((), bounds.write_waits_s)]
     yield _counter("tidegate_write_budget_wait_seconds", "Waited by writes for the budget", (), waits)
+
+
+def _leader(leader: Leader) -> Iterator[Metric]:
+    leads = float(leader.epoch is not None)
+    yield _gauge("leader_election_master_status", "1 where this process leads", ("name",), [((leader.name,), leads)])
+    if leader.epoch is not None:
+        epoch = [((), float(leader.epoch))]
+        yield _gauge("tidegate_leader_epoch", "Of this process's tenure: the Lease's transitions", (), epoch)
+        unstamped = [((), float(leader.unstamped))]
+        yield _gauge("tidegate_objects_unstamped", "Wait for that epoch; until 0 nothing is lowered", (), unstamped)
 
 
 def _totals(totals: Totals) -> Iterator[Metric]:
@@ -83,6 +99,7 @@ def _totals(totals: Totals) -> Iterator[Metric]:
     yield _counter("tidegate_scrape_pages", "Metrics pages by outcome", ("outcome",), pages)
     yield _counter("tidegate_scrape_seconds", "Seconds spent waiting for pages", (), [((), totals.scrape_seconds)])
     yield _gauge("tidegate_scrape_period_seconds", "Between two pages of a pod", (), [((), totals.scrape_period_s)])
+    yield _gauge("tidegate_clock_behind_seconds", "Behind the machine's clock", (), [((), totals.clock_behind_s)])
     yield _counter("tidegate_events_dropped", "Events not written", (), [((), float(totals.events_dropped))])
 
 

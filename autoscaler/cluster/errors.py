@@ -2,6 +2,7 @@
 
 ApiError
 ├── Unreachable      no answer: refused, reset, timed out. The outcome of a write is unknown
+├── NotLeading       the write was not sent: this process does not lead (any more)
 ├── ServerError      5xx
 ├── TooManyRequests  429; wait `retry_after_s`
 ├── Conflict         409: changed meanwhile, or exists already. Look again
@@ -28,6 +29,10 @@ class ApiError(Exception):
 
 
 class Unreachable(ApiError):
+    retryable = True
+
+
+class NotLeading(ApiError):
     retryable = True
 
 

@@ -90,6 +90,7 @@ class RolloutRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: str | None = None
     replicas: int | None = None
     initialized: bool | None = None
+    epoch: int | None = None
     serving: bool | None = None
     started_at: str | None = None
     served_at: str | None = None

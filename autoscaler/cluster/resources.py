@@ -42,6 +42,7 @@ DEPLOYMENTS: Final = Resource("apps/v1", "deployments", "Deployment")
 CONTROLLER_REVISIONS: Final = Resource("apps/v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("v1", "pods", "Pod")
 SERVICES: Final = Resource("v1", "services", "Service")
+LEASES: Final = Resource("coordination.k8s.io/v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io/v1", "events", "Event")
 
 

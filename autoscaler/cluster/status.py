@@ -37,6 +37,7 @@ def record_of(workload: InferenceWorkload) -> Record:
         initialized=bool(stored.initialized),
         started_at=unix_seconds(stored.started_at) if stored.started_at else None,
         served_at=unix_seconds(stored.served_at) if stored.served_at else None,
+        epoch=stored.epoch,
         serving=bool(stored.serving),
     )
 
@@ -58,6 +59,7 @@ def status_of(record: Record) -> dict[str, Any]:
             "phase": record.phase.value,
             "replicas": record.replicas,
             "initialized": record.initialized,
+            "epoch": record.epoch,
             "serving": record.serving,
             "startedAt": timestamp(record.started_at) if record.started_at is not None else None,
             "servedAt": timestamp(record.served_at) if record.served_at is not None else None,

@@ -39,6 +39,7 @@ class Facts:
     untrusted_for_s: float  # how long some ready pod has had no fresh page
     patience_s: float  # a page may be missing this long before it is worth a word
     rebuilt: bool  # the record was lost not long ago
+    taking_over: bool  # a lower count waits until every object carries the new leader's epoch
     error: str | None  # why the count could not be written; worth another try
     stalled: tuple[str, str] | None  # what only a person can mend: reason and message
 
@@ -112,6 +113,9 @@ def _available(facts: Facts) -> ConditionReport:
 def _able_to_scale(facts: Facts) -> ConditionReport:
     if facts.error is not None:
         return ConditionReport("AbleToScale", Status.FALSE, "FailedUpdateScale", facts.error)
+    if facts.taking_over:
+        message = "nothing is lowered until every object carries the new leader's epoch"
+        return ConditionReport("AbleToScale", Status.TRUE, "TakingOver", message)
     held = {Rule.UNTRUSTED, Rule.WARMING_UP, Rule.RETENTION, Rule.LOADING}
     if facts.decision.rule in held and facts.decision.adjustments:
         return ConditionReport("AbleToScale", Status.TRUE, "ScaleDownStabilized", HELD[facts.decision.rule])

@@ -6,25 +6,28 @@ runs into stays with that workload.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import structlog
 
 from autoscaler.cluster.client import KubeApi
-from autoscaler.cluster.errors import ApiError, Conflict
+from autoscaler.cluster.errors import ApiError, Conflict, NotLeading
 from autoscaler.cluster.events import EventWriter
-from autoscaler.cluster.status import StatusWriter
+from autoscaler.cluster.fencing import Tenure
+from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.cluster.status import StatusWriter, record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic.service import ServiceTraffic
 from autoscaler.cluster.workloads.deployment import DeploymentRevisions
+from autoscaler.cluster.workqueue import WorkQueue
 from autoscaler.controller import reporting, snapshot
 from autoscaler.controller.backoff import BackOff, trouble_of
 from autoscaler.controller.events import Conditions
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.publishing import Publisher
+from autoscaler.controller.publishing import Publisher, write_status
 from autoscaler.controller.reporting import Outcome, Trouble
 from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Operator, Resolver
@@ -36,11 +39,13 @@ from autoscaler.scaling.allocation import allocate, ask_of
 from autoscaler.scaling.decision import ScalingState, decide
 from rollouts import machine
 from rollouts.driver import Driver
-from rollouts.machine import HaveReplicas, Step
+from rollouts.machine import Command, HaveReplicas, ObservedRevision, Step
 from rollouts.record import Phase
 
 PARALLEL_WORKLOADS: Final = 16
-EXECUTE_WITHIN_S: Final = 6.0  # per cycle; a silent API server must not stop the others' decisions for longer
+QUEUE_MOST: Final = 2_000  # workloads whose steps run or wait; what does not fit is asked for again by a later cycle
+RANK_RAISE, RANK_STEP, RANK_STATUS = range(3)
+SETTLE_WITHIN_S: Final = 1.0  # per cycle; what takes longer goes on beside the next ones
 REBUILT_SHOWN_S: Final = 600.0  # how long the condition RecordRebuilt stays True
 
 log = structlog.get_logger()
@@ -62,7 +67,7 @@ class Cycle:
 
     def __init__(
         self,
-        api: KubeApi,
+        tenure: Callable[[], Tenure | None],
         store: Store,
         signals: Signals,
         activations: Activations,
@@ -71,7 +76,9 @@ class Cycle:
         clock: Callable[[], float],
         status_writes_per_cycle: int = 50,
     ) -> None:
-        self._api = api
+        """`tenure`: what may be written with; None while this process does not lead."""
+        self._tenure = tenure
+        self._epoch: int | None = None  # of the tenure that the last cycle acted in
         self._store = store
         self._signals = signals
         self._activations = activations
@@ -82,6 +89,11 @@ class Cycle:
         self._told: Mapping[WorkloadKey, Conditions] = {}  # what the last events were told against
         self._publisher = Publisher(events, status_writes_per_cycle)
         self._back_off = BackOff()
+        self._steps: Mapping[WorkloadKey, Step] = {}  # of the last cycle
+        self._last: tuple[Snapshot, Decisions, Grants] | None = None
+        self._acting: set[WorkloadKey] = set()  # whose step runs
+        self.queue: WorkQueue[WorkloadKey, Outcome | None] = WorkQueue(PARALLEL_WORKLOADS, QUEUE_MOST)
+        self.unstamped = 0  # objects that do not carry the present epoch yet
 
     def reconfigure(self, operator: Operator, status_writes_per_cycle: int) -> None:
         """Another word of the operator for all further cycles; not within one. What was learned stays."""
@@ -94,12 +106,43 @@ class Cycle:
         return self._publisher.deferred
 
     async def run(self) -> CycleReport:
-        """Looks, decides, acts, tells."""
+        """Looks, decides, acts, tells. Without a tenure it looks and decides, so that the next one begins warm."""
         seen, decisions = self.decide(self.observe())
         grants = self.allocate(seen, decisions)
-        steps = self.step(seen, decisions, grants)
-        outcomes = await self.execute(seen, steps)
-        return await self.report(seen, decisions, grants, outcomes)
+        tenure = self._tenure()
+        if tenure is None or tenure.epoch != self._epoch:
+            await self.queue.abandon()  # it was begun in another tenure
+            self._epoch = tenure.epoch if tenure is not None else None
+        if tenure is None:
+            return self._compose(seen, decisions, grants, _silent(seen))
+        self._last = (seen, decisions, grants)
+        steps = self.step(seen, grants, tenure.epoch)
+        outcomes = await self.execute(seen, steps, tenure)
+        return await self.report(seen, decisions, grants, outcomes, tenure.api)
+
+    def rest(self) -> None:
+        """Somebody else leads: nothing is scraped, and what was learned of the workloads grows old, so it goes."""
+        self._signals.set_targets({})
+        self._memory, self._told, self._last = {}, {}, None
+        self._publisher.forget()
+        self._back_off.keep(frozenset())
+        self.unstamped = 0
+
+    async def finish(self, within_s: float) -> None:
+        """No cycle follows: what is under way may end and is told; what is not done by then is cancelled."""
+        await self.queue.settle(self.queue.keys(), within_s)
+        if len(self.queue):
+            log.warning("steps.cancelled", number=len(self.queue))
+        await self.queue.abandon()
+        if self._last is not None:
+            seen, decisions, grants = self._last
+            outcomes = {each.key: Outcome(each.workload, each.stored) for each in seen.subjects}
+            self._publisher.tell(self._compose(seen, decisions, grants, outcomes | self._done(seen)), outcomes)
+
+    def _done(self, seen: Snapshot) -> dict[WorkloadKey, Outcome]:
+        """What became of steps since it was last asked."""
+        keys = {each.key for each in seen.subjects}
+        return {key: each for key, each in self.queue.take().items() if each is not None and key in keys}
 
     def observe(self) -> Snapshot:
         seen = snapshot.take(self._store, self._signals, self._activations, self._resolver, self._clock())
@@ -126,17 +169,28 @@ class Cycle:
         asks = [_ask(subject, decisions[subject.key]) for subject in seen.subjects]
         return allocate(asks, self._resolver.operator.limits, seen.others)
 
-    def step(self, seen: Snapshot, decisions: Decisions, grants: Grants) -> Mapping[WorkloadKey, Step]:
+    def step(self, seen: Snapshot, grants: Grants, epoch: int) -> Mapping[WorkloadKey, Step]:
+        self.unstamped = sum(1 for each in seen.subjects if _carries_another(each.observed.current, epoch))
         return {
             subject.key: machine.step(
-                _limits(subject), subject.record, subject.observed, grants[subject.key].granted, seen.at_s
+                _limits(subject, epoch, self.unstamped == 0),
+                subject.record,
+                subject.observed,
+                grants[subject.key].granted,
+                seen.at_s,
             )
             for subject in seen.subjects
         }
 
-    async def execute(self, seen: Snapshot, steps: Mapping[WorkloadKey, Step]) -> Mapping[WorkloadKey, Outcome]:
+    async def execute(
+        self, seen: Snapshot, steps: Mapping[WorkloadKey, Step], tenure: Tenure
+    ) -> Mapping[WorkloadKey, Outcome]:
+        """Begins what is to be done, waits a little, and returns what became of it and of what earlier ones began."""
+        self._steps = steps
         busy = [subject for subject in seen.subjects if _has_work(subject, steps[subject.key])]
-        quiet = {subject.key: Outcome(subject.workload, subject.record) for subject in seen.subjects}
+        quiet = {
+            each.key: Outcome(each.workload, each.record, reasons=steps[each.key].reasons) for each in seen.subjects
+        }
         self._back_off.keep(quiet.keys())
         held = {each.key: self._back_off.held(each.key, steps[each.key], seen.at_s) for each in busy}
         waiting = {
@@ -144,13 +198,36 @@ class Cycle:
             for each in busy
             if (trouble := held[each.key]) is not None
         }
-        free = [each for each in busy if held[each.key] is None]
-        done = await _in_parallel(free, lambda subject: self._execute_one(subject, steps[subject.key], seen.at_s))
-        silent = Trouble("AbleToScale", f"the API server did not answer within {EXECUTE_WITHIN_S:g} s")
-        late = {each.key: Outcome(each.workload, each.stored, trouble=silent) for each in free if each.key not in done}
-        return quiet | waiting | late | done
+        free = [each for each in busy if held[each.key] is None and each.key not in self._acting]
+        for subject in free:
+            step = steps[subject.key]
+            work = partial(self._execute_one, subject, step, seen.at_s, tenure)
+            self.queue.put(subject.key, _rank(step), work)
+        await self.queue.settle([each.key for each in free], SETTLE_WITHIN_S)
+        under_way = {each.key: Outcome(each.workload, each.stored) for each in busy}
+        return quiet | under_way | waiting | self._done(seen)
 
     async def report(
+        self,
+        seen: Snapshot,
+        decisions: Decisions,
+        grants: Grants,
+        outcomes: Mapping[WorkloadKey, Outcome],
+        api: KubeApi,
+    ) -> CycleReport:
+        report = self._compose(seen, decisions, grants, outcomes)
+        self._told = {key: {each.type: each for each in told.conditions} for key, told in report.workloads.items()}
+
+        def write(outcome: Outcome, status: Mapping[str, Any], wrote: Callable[[], None]) -> None:
+            writer = StatusWriter(api, outcome.workload, self._store.workloads.assume)
+            key = _key_of(outcome)
+            if not self.queue.running(key):
+                self.queue.put(key, RANK_STATUS, partial(write_status, key, writer, status, wrote))
+
+        self._publisher.publish(report, seen, outcomes, write)
+        return replace(report, duration_s=self._clock() - seen.at_s)
+
+    def _compose(
         self, seen: Snapshot, decisions: Decisions, grants: Grants, outcomes: Mapping[WorkloadKey, Outcome]
     ) -> CycleReport:
         waited = {
@@ -163,31 +240,23 @@ class Cycle:
             for key, memory in self._memory.items()
             if memory.rebuilt_at is not None and seen.at_s - memory.rebuilt_at < REBUILT_SHOWN_S
         }
-        report = reporting.compose(
+        return reporting.compose(
             seen, decisions, grants, outcomes, waited, rebuilt, self._told, self._resolver.operator.limits
         )
-        self._told = {key: {each.type: each for each in told.conditions} for key, told in report.workloads.items()}
-        await self._publisher.publish(report, seen, outcomes, self._writer)
-        return replace(report, duration_s=self._clock() - seen.at_s)
 
-    def _writer(self, outcome: Outcome) -> StatusWriter:
-        return StatusWriter(self._api, outcome.workload, self._store.workloads.assume)
-
-    async def _execute_one(self, subject: Subject, step: Step, now: float) -> Outcome:
+    async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:
         """Runs one workload's step; the one place that turns its errors into a value."""
-        records = StatusWriter(self._api, subject.workload, self._store.workloads.assume)
-        revisions = DeploymentRevisions(
-            self._api, subject.workload, subject.spec.orphan, subject.contents, self._uid_of(subject)
-        )
-        traffic = ServiceTraffic(self._api, subject.workload, subject.spec)
-        driver = Driver(records, revisions, traffic)
+        driver = self._driver(subject, tenure)
         trouble: Trouble | None = None
+        self._acting.add(subject.key)
         try:
             await driver.run(subject.stored, step)
             self._back_off.succeeded(subject.key)
         except Conflict as error:  # somebody was quicker: the next cycle looks again
             trouble = self._back_off.overtaken(subject.key, str(error))
             log.debug("step.overtaken", workload=str(subject.key), error=str(error))
+        except NotLeading as error:
+            trouble = Trouble("AbleToScale", str(error))
         except ApiError as error:
             trouble = trouble_of(error, driver.doing)
             self._back_off.failed(subject.key, step, trouble, now, getattr(error, "retry_after_s", 0.0))
@@ -195,19 +264,63 @@ class Cycle:
             log.exception("step.crashed", workload=str(subject.key))
             trouble = Trouble("AbleToScale", f"internal error: {type(error).__name__}")
             self._back_off.failed(subject.key, step, trouble, now)
+        finally:
+            self._acting.discard(subject.key)
         latest = self._store.workloads.find(*subject.key) or subject.workload
         scaled = next((each for each in driver.done if isinstance(each, HaveReplicas)), None)
-        recorded = driver.recorded
-        return Outcome(
-            latest, step.record if recorded else subject.stored, scaled, step.reasons if recorded else (), trouble
+        record, reasons = (step.record, step.reasons) if driver.recorded else (subject.stored, ())
+        return Outcome(latest, record, scaled, reasons, trouble)
+
+    def _still_wanted(self, key: WorkloadKey, command: Command) -> bool:
+        newest = self._steps.get(key)
+        return newest is not None and command in newest.commands
+
+    def _driver(self, subject: Subject, tenure: Tenure) -> Driver:
+        deployments = self._store.deployments
+        workload = _as_decided_on(subject, self._store.workloads.find(*subject.key))
+        revisions = DeploymentRevisions(
+            tenure.api,
+            workload,
+            subject.spec.orphan,
+            subject.contents,
+            lambda revision: deployments.find(subject.key.namespace, revision),
+            deployments.assume,
+            tenure.epoch,
+        )
+        return Driver(
+            StatusWriter(tenure.api, workload, self._store.workloads.assume),
+            revisions,
+            ServiceTraffic(tenure.api, workload, subject.spec),
+            partial(self._still_wanted, subject.key),
         )
 
-    def _uid_of(self, subject: Subject) -> Callable[[str], str | None]:
-        def uid_of(revision: str) -> str | None:
-            there = self._store.deployments.find(subject.key.namespace, revision)
-            return there.metadata.uid if there else None
 
-        return uid_of
+def _as_decided_on(subject: Subject, latest: InferenceWorkload | None) -> InferenceWorkload:
+    """The newest version of the workload, where nothing changed in it that the decision was made from."""
+    seen = subject.workload.metadata
+    if latest is None or (latest.metadata.uid, latest.metadata.generation) != (seen.uid, seen.generation):
+        return subject.workload
+    return latest if record_of(latest) == subject.stored else subject.workload
+
+
+def _key_of(outcome: Outcome) -> WorkloadKey:
+    return WorkloadKey(outcome.workload.metadata.namespace, outcome.workload.metadata.name)
+
+
+def _silent(seen: Snapshot) -> dict[WorkloadKey, Outcome]:
+    """What becomes of steps that may not be done."""
+    trouble = Trouble("AbleToScale", "this process does not lead at present: nothing is written")
+    return {each.key: Outcome(each.workload, each.stored, trouble=trouble) for each in seen.subjects}
+
+
+def _carries_another(seen: ObservedRevision | None, epoch: int) -> bool:
+    return seen is not None and seen.replicas is not None and seen.epoch != epoch
+
+
+def _rank(step: Step) -> int:
+    """More capacity comes first: somebody waits for it."""
+    raises = any(isinstance(each, HaveReplicas) and each.replicas > (each.seen or 0) for each in step.commands)
+    return RANK_RAISE if raises else RANK_STEP
 
 
 def _untrusted_since(before: Memory, decision: ScalingDecision, now: float) -> float | None:
@@ -227,31 +340,7 @@ def _has_work(subject: Subject, step: Step) -> bool:
     return bool(step.commands) or step.record != subject.stored
 
 
-def _limits(subject: Subject) -> machine.Limits:
+def _limits(subject: Subject, epoch: int, may_lower: bool) -> machine.Limits:
     spec = subject.spec
     stopped = spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0
-    return machine.Limits(spec.scaling.initial_replicas, spec.initialization_timeout_s, stopped)
-
-
-async def _in_parallel(
-    subjects: Sequence[Subject], work: Callable[[Subject], Awaitable[Outcome]]
-) -> dict[WorkloadKey, Outcome]:
-    """Sequential per workload, parallel across, within bounds; what is not done in time is cancelled and left out.
-
-    Any await may be the last: the next cycle looks at the world again.
-    """
-    places = asyncio.Semaphore(PARALLEL_WORKLOADS)
-
-    async def one(subject: Subject) -> Outcome:
-        async with places:
-            return await work(subject)
-
-    tasks = {subject.key: asyncio.create_task(one(subject)) for subject in subjects}
-    if not tasks:
-        return {}
-    try:
-        await asyncio.wait(tasks.values(), timeout=EXECUTE_WITHIN_S)
-    finally:
-        late = [task for task in tasks.values() if task.cancel()]
-        await asyncio.gather(*late, return_exceptions=True)
-    return {key: task.result() for key, task in tasks.items() if not task.cancelled()}
+    return machine.Limits(spec.scaling.initial_replicas, spec.initialization_timeout_s, stopped, epoch, may_lower)

@@ -27,6 +27,17 @@ def next_due(due: float, now: float, tick_s: float) -> float:
 class Runs(Protocol):
     async def run(self) -> CycleReport: ...
 
+    def rest(self) -> None:
+        """Called instead while somebody else leads."""
+
+
+class Watches(Protocol):
+    def take(self, report: CycleReport | None) -> None:
+        """The report of every cycle; None for one that crashed."""
+
+    def rest(self) -> None:
+        """One more tick on which somebody else leads."""
+
 
 class Loop:
     """Runs cycles on absolute deadlines of the loop's clock; a slow cycle skips ticks instead of piling them up."""
@@ -37,13 +48,14 @@ class Loop:
         tick_s: float,
         poked: asyncio.Event,
         synced: Callable[[], bool],
-        finished: Callable[[CycleReport | None], None],
+        standing_by: Callable[[], bool],
+        board: Watches,
     ) -> None:
-        """`finished` gets the report of every cycle; None for one that crashed."""
         self._cycle = cycle
         self._tick_s = tick_s
         self._synced = synced
-        self._finished = finished
+        self._standing_by = standing_by
+        self._board = board
         self._poked = poked
         self._turn = asyncio.Lock()  # held by a cycle, or by a change that must not fall into one
         self._stopped = False
@@ -75,11 +87,15 @@ class Loop:
             await self._wait(due - clock())
 
     async def _one(self) -> None:
+        if self._standing_by():
+            self._cycle.rest()
+            self._board.rest()
+            return
         try:
-            self._finished(await self._cycle.run())
+            self._board.take(await self._cycle.run())
         except Exception:  # a bug in one cycle; nothing was half-decided, the next one looks afresh
             log.exception("cycle.crashed")
-            self._finished(None)
+            self._board.take(None)
 
     async def _wait(self, timeout_s: float) -> None:
         try:

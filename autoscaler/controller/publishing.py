@@ -6,11 +6,10 @@ of the write budget is spent on it each cycle, changes of meaning first, so that
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -26,8 +25,7 @@ from autoscaler.model.report import CycleReport, WorkloadReport
 from autoscaler.model.workload import WorkloadKey
 from rollouts.record import Record
 
-PARALLEL_WRITES: Final = 16
-WRITE_WITHIN_S: Final = 3.0  # per cycle
+WriteStatus = Callable[[Outcome, Mapping[str, Any], Callable[[], None]], None]  # the last is called when it is done
 
 log = structlog.get_logger()
 
@@ -54,13 +52,16 @@ class Publisher:
         self._settled: dict[WorkloadKey, tuple[object, ...]] = {}  # what the stored status is known to say
         self._last_scale: dict[WorkloadKey, dict[str, Any]] = {}
 
-    async def publish(
-        self,
-        report: CycleReport,
-        seen: Snapshot,
-        outcomes: Mapping[WorkloadKey, Outcome],
-        writer: Callable[[Outcome], StatusWriter],
+    def forget(self) -> None:
+        """Another process tells now."""
+        for memory in (self._numbers_at, self._waiting_since, self._settled, self._last_scale):
+            memory.clear()
+        self.deferred = 0
+
+    def publish(
+        self, report: CycleReport, seen: Snapshot, outcomes: Mapping[WorkloadKey, Outcome], write: WriteStatus
     ) -> None:
+        """Tells what is new, and has `write` begin those statuses that are worth it and within the cycle's share."""
         unresolved = {
             WorkloadKey(each.metadata.namespace, each.metadata.name): Outcome(each, Record())
             for each, _ in seen.unresolved
@@ -69,15 +70,25 @@ class Publisher:
         for memory in (self._numbers_at, self._waiting_since, self._settled, self._last_scale):
             for key in memory.keys() - everything.keys():
                 del memory[key]
+        self.tell(report, everything)
         pending = []
         for key, outcome in everything.items():
-            self._tell(report.workloads[key], outcome, report.at_s)
             found = self._pending(report.workloads[key], outcome, report.at_s)
             if found is not None:
                 pending.append((key, found))
         pending.sort(key=lambda each: (each[1].numbers_only, each[1].waiting_since, each[0]))
         self.deferred = max(0, len(pending) - self.writes_per_cycle)
-        await self._write(pending[: self.writes_per_cycle], writer, report.at_s)
+        for key, each in pending[: self.writes_per_cycle]:
+            write(each.outcome, each.status, partial(self._wrote, key, report.at_s))
+
+    def _wrote(self, key: WorkloadKey, at_s: float) -> None:
+        self._numbers_at[key] = at_s
+        self._waiting_since.pop(key, None)
+
+    def tell(self, report: CycleReport, outcomes: Mapping[WorkloadKey, Outcome]) -> None:
+        """Log lines and events."""
+        for key, outcome in outcomes.items():
+            self._tell(report.workloads[key], outcome, report.at_s)
 
     def _tell(self, report: WorkloadReport, outcome: Outcome, now: float) -> None:
         _log(report)
@@ -105,24 +116,17 @@ class Publisher:
             return None
         return _Pending(outcome, status, not changed, self._waiting_since.setdefault(report.key, now))
 
-    async def _write(
-        self, pending: list[tuple[WorkloadKey, _Pending]], writer: Callable[[Outcome], StatusWriter], now: float
-    ) -> None:
-        places = asyncio.Semaphore(PARALLEL_WRITES)
 
-        async def one(key: WorkloadKey, each: _Pending) -> None:
-            async with places:
-                try:
-                    await writer(each.outcome).write(each.status)
-                except ApiError as error:  # the next cycle tells it again
-                    log.debug("status.not_written", workload=str(key), error=str(error))
-                    return
-            self._numbers_at[key] = now
-            self._waiting_since.pop(key, None)
-
-        with contextlib.suppress(TimeoutError):  # what is left is told by a later cycle
-            async with asyncio.timeout(WRITE_WITHIN_S):
-                await asyncio.gather(*(one(key, each) for key, each in pending))
+async def write_status(
+    key: WorkloadKey, writer: StatusWriter, status: Mapping[str, Any], wrote: Callable[[], None]
+) -> None:
+    """One status; what fails is told again by a later cycle."""
+    try:
+        await writer.write(status)
+    except ApiError as error:
+        log.debug("status.not_written", workload=str(key), error=str(error))
+    else:
+        wrote()
 
 
 def _meaning(report: WorkloadReport, workload: InferenceWorkload) -> tuple[object, ...]:

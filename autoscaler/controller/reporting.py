@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Final
 
 import structlog
 
@@ -32,8 +31,6 @@ from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadS
 from autoscaler.scaling.allocation import Domain
 from rollouts.machine import HaveReplicas, Reason
 from rollouts.record import Record
-
-PARALLEL_STATUS: Final = 16
 
 log = structlog.get_logger()
 
@@ -110,6 +107,7 @@ def _workload_report(
         untrusted_for_s=untrusted_for_s,
         patience_s=patience_s,
         rebuilt=rebuilt,
+        taking_over=Reason.TAKING_OVER in outcome.reasons,
         error=trouble.message if trouble is not None and transient else None,
         stalled=(trouble.condition, trouble.message) if trouble is not None and not transient else None,
     )

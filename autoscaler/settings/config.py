@@ -37,6 +37,7 @@ RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 
 DnsName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
 ResourceName = Annotated[str, Field(pattern=RESOURCE_NAME, max_length=253)]
+LeaseName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
 Percent = Annotated[float, Field(strict=True, ge=1, le=100)]
 
 
@@ -146,6 +147,33 @@ class Watch(Section):
 class Writes(Section):
     budget_per_second: Annotated[int, Field(strict=True, ge=1, le=1000)] = 50
     """Writes to the API server, at most."""
+
+
+class LeaderElection(Section):
+    """One daemon of several writes: the holder of a Lease. Names and defaults are those of Kubernetes' components."""
+
+    lease_duration: Annotated[float, Duration("2s", "5m", whole_seconds=True)] = 15.0
+    """How long the others wait after the last renewal that they saw."""
+    renew_deadline: Annotated[float, Duration("1s", "5m")] = 10.0
+    """The leader stops writing when it could not renew for this long; shorter than leaseDuration."""
+    retry_period: Annotated[float, Duration("200ms", "1m")] = 2.0
+    """How often it renews, and the others look; at most half of renewDeadline."""
+    resource_name: LeaseName = "tidegate"
+    resource_namespace: DnsName | None = None
+    """null is the namespace of the daemon's pod; outside a cluster, default."""
+
+    @model_validator(mode="after")
+    def _each_leaves_time_for_the_next(self) -> Self:
+        broken = []
+        if not self.renew_deadline < self.lease_duration:
+            says = f"value {self.renew_deadline:g}s; allowed: less than leaseDuration ({self.lease_duration:g}s)"
+            broken.append(Refusal("renewDeadline", says))
+        if not self.retry_period <= self.renew_deadline / 2:
+            says = f"value {self.retry_period:g}s; allowed: at most half of renewDeadline ({self.renew_deadline:g}s)"
+            broken.append(Refusal("retryPeriod", says))
+        if broken:
+            raise broken_rules(broken)
+        return self
 
 
 class MetricsDefaults(Section):
@@ -271,6 +299,7 @@ class Config(BaseSettings):
     log: Log = Log()
     watch: Watch = Watch()
     writes: Writes = Writes()
+    leader_election: LeaderElection = LeaderElection()
     defaults: Defaults = Defaults()
     kpa: Kpa = Kpa()
     projects: Mapping[DnsName, Project] = {}

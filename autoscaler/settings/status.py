@@ -52,6 +52,8 @@ class RolloutRecord(Ruled):
     """The count last written for the current revision."""
     initialized: bool | None = None
     """The initial count was reached once."""
+    epoch: Count | None = None
+    """Epoch of the leader that last wrote it."""
     serving: bool | None = None
     """Was ready since it was last given replicas."""
     started_at: Instant | None = None

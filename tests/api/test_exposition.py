@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from autoscaler.api.board import Board, Totals
+from autoscaler.api.board import Board, Leader, Totals
 from autoscaler.api.exposition import render
 
 MIB = 1024 * 1024
@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 def page() -> dict[str, float]:
     """The process's own series by name; one value each, generations summed."""
     totals = Totals({}, "api", {}, 0.0, 1.0, 0)
-    board = Board(2.0, lambda: 0.0, lambda: True, lambda: totals, "0.0.0")
+    board = Board(2.0, lambda: 0.0, lambda: True, Leader, lambda: totals, "0.0.0")
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(render(board).decode()):
         for sample in family.samples:

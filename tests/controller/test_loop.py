@@ -23,11 +23,23 @@ def test_deadlines_stay_on_their_grid(due: float, now: float, expected: float) -
 class Recorder:
     """Stands for the cycle: notes when it ran, takes `lasts_s`, and fails when told to."""
 
-    def __init__(self, lasts_s: float = 0.0, crashes: bool = False) -> None:
+    def __init__(self, lasts_s: float = 0.0, crashes: bool = False, led_until: float = 0.0) -> None:
+        """Somebody else leads until `led_until`."""
         self.at: list[float] = []
         self.reports: list[CycleReport | None] = []
         self._lasts_s = lasts_s
         self._crashes = crashes
+        self._led_until = led_until
+        self.rests = 0
+
+    def stands_by(self) -> bool:
+        return asyncio.get_running_loop().time() < self._led_until
+
+    def rest(self) -> None:
+        self.rests += 1
+
+    def take(self, report: CycleReport | None) -> None:
+        self.reports.append(report)
 
     async def run(self) -> CycleReport:
         self.at.append(round(asyncio.get_running_loop().time(), 3))
@@ -43,7 +55,7 @@ def ran_at(recorder: Recorder, for_s: float, pokes: tuple[float, ...] = (), sync
     async def main() -> None:
         loop = asyncio.get_running_loop()
         poked = asyncio.Event()
-        subject = Loop(recorder, 2.0, poked, lambda: loop.time() >= synced_at, recorder.reports.append)
+        subject = Loop(recorder, 2.0, poked, lambda: loop.time() >= synced_at, recorder.stands_by, recorder)
         for at in pokes:
             loop.call_at(at, poked.set)
         task = asyncio.create_task(subject.run())
@@ -79,3 +91,10 @@ def test_a_cycle_that_crashes_is_reported_and_the_next_one_runs() -> None:
     recorder = Recorder(crashes=True)
     assert ran_at(recorder, 3) == [0, 2]
     assert recorder.reports == [None, None]
+
+
+def test_while_somebody_else_leads_nothing_is_decided() -> None:
+    recorder = Recorder(led_until=5.0)
+    assert ran_at(recorder, 9) == [6, 8]
+    assert recorder.rests == 6  # the cycle and the board, at 0, 2 and 4
+    assert len(recorder.reports) == 2

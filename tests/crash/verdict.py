@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from autoscaler.cluster.fencing import EPOCH_ANNOTATION
 from tests.crash.world import Change, Object, World
 
 OURS: Final = "tidegate.dev/"
@@ -21,8 +22,8 @@ INSTANTS: Final = ("startedAt", "servedAt")
 def end_state(world: World, workload: str) -> dict[str, Any]:
     """All that should be equal: names, labels, owners, counts, selectors, the record, phase and conditions.
 
-    Not uids, versions and times, nor `lastScale`, which tells of a decision and not of a state. The names of the
-    workload and the namespace are replaced, so that runs can be compared.
+    Not uids, versions, times and epochs (each new process has its own), nor `lastScale`, which tells of a decision and
+    not of a state. The names of the workload and the namespace are replaced, so that runs can be compared.
     """
     state: dict[str, Any] = {
         "workload": [_workload(each) for each in world.objects("InferenceWorkload", workload)],
@@ -39,7 +40,7 @@ def end_state(world: World, workload: str) -> dict[str, Any]:
 def _workload(item: Object) -> dict[str, Any]:
     status = item.get("status", {})
     record = dict(status.get("record", {}))
-    record |= {name: name in record for name in INSTANTS}
+    record |= {name: name in record for name in (*INSTANTS, "epoch")}
     return {
         "spec": item["spec"],
         "record": record,
@@ -65,7 +66,11 @@ def _created(item: Object, uids: set[str]) -> dict[str, Any]:
     return {
         "name": metadata["name"],
         "labels": metadata.get("labels"),
-        "annotations": {k: v for k, v in metadata.get("annotations", {}).items() if k.startswith(OURS)},
+        "annotations": {
+            key: key == EPOCH_ANNOTATION or value
+            for key, value in metadata.get("annotations", {}).items()
+            if key.startswith(OURS)
+        },
         "owned": [owner["uid"] in uids for owner in metadata.get("ownerReferences", ())],
         "replicas": spec.get("replicas"),
         "selector": spec.get("selector"),

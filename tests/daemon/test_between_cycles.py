@@ -22,6 +22,12 @@ class Diary:
     def note(self, what: str) -> None:
         self.entries.append((round(asyncio.get_running_loop().time(), 3), what))
 
+    def rest(self) -> None:
+        self.note("rests")
+
+    def take(self, report: CycleReport | None) -> None:
+        """The board's part."""
+
     async def run(self) -> CycleReport:
         self.note("begins")
         await asyncio.sleep(self.lasts_s)
@@ -36,7 +42,7 @@ def lived(diary: Diary, tick_s: float, for_s: float, at_s: float, happens: Calla
     """A loop for so many virtual seconds, in which something happens at `at_s`."""
 
     async def main() -> None:
-        loop = Loop(diary, tick_s, asyncio.Event(), lambda: True, lambda report: None)
+        loop = Loop(diary, tick_s, asyncio.Event(), lambda: True, lambda: False, diary)
         task = asyncio.create_task(loop.run())
         await asyncio.sleep(at_s)
         coming = happens(loop)

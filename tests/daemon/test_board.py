@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autoscaler.api.board import Board, Configuration, Totals
+from autoscaler.api.board import Board, Configuration, Leader, Totals
 from autoscaler.api.exposition import render
 from autoscaler.model.report import CycleReport
 
@@ -17,11 +17,12 @@ class Scene:
 
     now: float = 0.0
     synced: bool = True
+    leader: Leader = field(default_factory=lambda: Leader("tidegate", "pod-0", 3))
     board: Board = field(init=False)
 
     def __post_init__(self) -> None:
         totals = Totals({}, "api", {}, 0.0, 1.0, 0)
-        self.board = Board(2.0, lambda: self.now, lambda: self.synced, lambda: totals, "0.0.0")
+        self.board = Board(2.0, lambda: self.now, lambda: self.synced, lambda: self.leader, lambda: totals, "0.0.0")
         self.board.show(APPLIED)
 
     def cycle(self, crashes: bool = False) -> None:
@@ -98,7 +99,7 @@ def test_a_refused_file_is_explained_and_it_stays_ready() -> None:
     scene.board.show(Configuration("0123456789abcdef", 1_700_000_000.0, 0, 1, problems, 1_700_000_100.0, ("api.port",)))
     good, text = scene.board.ready()
     assert good
-    assert text.splitlines()[1:] == [
+    assert text.splitlines()[2:] == [
         "Configuration 0123456789ab applies, read at 2023-11-14T22:13:20Z.",
         "New values of these keys wait for a restart: api.port.",
         "Newer versions of the file are refused since 2023-11-14T22:15:00Z:",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autoscaler.daemon import NEEDS_RESTART, waits_for_restart
 from autoscaler.model.workload import KpaParameters
 from autoscaler.settings.config import Config, Section
 from autoscaler.settings.load import parse
+from autoscaler.wiring import NEEDS_RESTART, waits_for_restart
 from tests.scaling.test_decision import Timeline, workload
 
 TAKEN = {

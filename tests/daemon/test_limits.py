@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from autoscaler.cluster.client import JSON
-from autoscaler.cluster.pacing import PacedApi
+from autoscaler.cluster.pacing import WriteBudget
 from autoscaler.model.signal import SignalSpec
 from autoscaler.model.workload import Engine, WorkloadKey
 from autoscaler.signals.scraper import PodScraper
@@ -48,39 +46,21 @@ def test_limits_out_of_range_change_nothing() -> None:
     assert scraper.period_s == 1.0
 
 
-class Accepting:
-    """An API server's door that takes everything at once."""
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: object = None,
-        content_type: str = JSON,
-    ) -> bytes:
-        return b""
-
-    async def stream(self, path: str, params: Mapping[str, str], silence_s: float) -> AsyncIterator[bytes]:
-        yield b""
-
-
 def test_the_budget_holds_from_its_change_on_and_waits_are_counted() -> None:
     async def main() -> tuple[float, float, float]:
         loop = asyncio.get_running_loop()
-        api = PacedApi(Accepting(), 10.0)
+        budget = WriteBudget(10.0)
 
         async def takes(writes: int) -> float:
             started = loop.time()
             for _ in range(writes):
-                await api.call("PATCH", "/x")
+                await budget.turn()
             return loop.time() - started
 
         await asyncio.sleep(100)
         await takes(10)  # the burst
-        before, waited = await takes(20), api.waited_s_total
-        api.set_budget(100.0)
+        before, waited = await takes(20), budget.waited_s_total
+        budget.set(100.0)
         return before, await takes(20), waited
 
     before, after, waited = virtual_time.run(main())

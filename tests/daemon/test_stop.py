@@ -52,7 +52,7 @@ def test_a_step_that_hangs_is_cancelled_in_time(cluster: Cluster, namespace: str
         Workload(cluster, namespace, manifest("llama", ONE))
         dropped.wait_struck()
         assert LAST_CYCLE_WITHIN_S < stops_within_s(daemon) < HUNG_S
-        assert len(daemon.log_lines("cycle.cancelled")) == 1
+        assert len(daemon.log_lines("steps.cancelled")) == 1
 
 
 def test_events_that_nobody_takes_are_given_up_and_counted(cluster: Cluster, namespace: str, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def serving(tour: Tour, tmp_path: Path) -> Iterator[None]:
 def test_the_quick_start_does_what_it_shows(tour: Tour, serving: None) -> None:
     cluster = tour.cluster
     deployment = f"/apis/apps/v1/namespaces/{tour.system}/deployments/tidegate"
-    cluster.wait_for(lambda: cluster.get(deployment)["status"]["readyReplicas"] == 1, "the installed daemon's pod")
+    cluster.wait_for(lambda: cluster.get(deployment)["status"]["readyReplicas"] == 2, "the installed daemon's pods")
 
     workload = tour.apply(APPLY)
     [header, row] = [line.split()[:-1] for line in blocks("text")[1].splitlines()]  # without the age

@@ -41,9 +41,11 @@ class Daemon:
         directory: Path,
         config: Mapping[str, Any],
         api_url: str | None = None,
+        pod: str = "tidegate-0",
     ) -> None:
         """Installs the chart; `config` is merged over what every test wants (own namespace, own port, quick ticks).
 
+        `pod` is its name: what starts again under one name is the same pod's next container.
         `api_url`: where the daemon finds the API server, e.g. a fault proxy; the cluster's own address otherwise.
         """
         self.cluster = cluster
@@ -51,6 +53,7 @@ class Daemon:
         self.namespace = namespace
         self.port = free_port()
         self._directory = directory
+        self._pod = pod
         self._process: subprocess.Popen[bytes] | None = None
         document = {
             "tick": "500ms",
@@ -94,7 +97,12 @@ class Daemon:
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "POD_NAME": "tidegate-0"},
+                env={
+                    **os.environ,
+                    "POD_NAME": self._pod,
+                    "POD_NAMESPACE": self.namespace,
+                    "POD_UID": f"{self.namespace}-{self._pod}",
+                },
             )
         self.cluster.wait_for(self._ready, "the daemon to be ready")
         return self

@@ -18,6 +18,7 @@ from rollouts.machine import (
     Reason,
     SaveRevision,
     Select,
+    Stamp,
     step,
 )
 from rollouts.record import Phase, Record
@@ -137,6 +138,36 @@ def test_an_initial_count_that_quota_never_grants_is_reached_with_what_it_grants
     assert not step(Limits(4), before, observed(replicas=0), 0, 130.0).record.initialized
 
 
+NEW_LEADER = Limits(initial_replicas=1, epoch=7, may_lower=False)
+
+
+def test_a_new_leader_stamps_the_object_before_it_writes_the_count() -> None:
+    done = step(NEW_LEADER, STEADY, observed(replicas=2, ready=2), 5, 200.0)
+    assert done.commands == (Stamp(FIRST.name, 7), HaveReplicas(FIRST.name, 5, 2))
+    assert (done.record.epoch, done.record.replicas) == (7, 5)
+
+
+@pytest.mark.parametrize("phase", [Phase.COMPLETE, Phase.FAILED])
+def test_nothing_is_lowered_while_objects_wait_for_their_stamps(phase: Phase) -> None:
+    done = step(NEW_LEADER, replace(STEADY, phase=phase), observed(replicas=5, ready=5), 2, 200.0)
+    assert done.commands == (Stamp(FIRST.name, 7),)
+    assert done.record.replicas == 5
+    assert Reason.TAKING_OVER in done.reasons
+
+
+def test_a_stamped_object_is_not_stamped_again() -> None:
+    seen = observed(replicas=5, ready=5)
+    assert seen.current is not None
+    seen = replace(seen, current=replace(seen.current, epoch=7))
+    done = step(replace(NEW_LEADER, may_lower=True), STEADY, seen, 2, 200.0)
+    assert done.commands == (HaveReplicas(FIRST.name, 2, 5),)
+
+
+def test_an_object_that_does_not_exist_needs_no_stamp() -> None:
+    done = step(NEW_LEADER, Record(), observed(), 2, 100.0)
+    assert not any(isinstance(each, Stamp) for each in done.commands)
+
+
 @dataclass
 class World:
     """Objects in memory, behind all three ports. `fail_at` interrupts the nth call."""
@@ -145,6 +176,7 @@ class World:
     saved: set[str] = field(default_factory=set)
     replicas: dict[str, int] = field(default_factory=dict)
     selects: dict[str, str] = field(default_factory=dict)
+    stamps: dict[str, int] = field(default_factory=dict)
     calls: int = 0
     fail_at: int | None = None
     after_effect: bool = False
@@ -163,6 +195,9 @@ class World:
         else:
             self._call(lambda: self.saved.add(thing.name))
 
+    async def stamp(self, revision: str, epoch: int) -> None:
+        self._call(lambda: self.stamps.__setitem__(revision, epoch))
+
     async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
         self._call(lambda: self.replicas.__setitem__(revision, replicas))
 
@@ -176,7 +211,7 @@ class World:
             newest=FIRST,
             collision_count=0,
             saved=frozenset(self.saved),
-            current=ObservedRevision(current, count, count or 0),
+            current=ObservedRevision(current, count, count or 0, epoch=self.stamps.get(current)),
             service=ObservedService("llama", "llama" in self.selects, self.selects.get("llama")),
             update_service=ObservedService("u", "u" in self.selects, self.selects.get("u")),
         )
@@ -186,7 +221,7 @@ class World:
         todo = step(ONE, self.record, self.observe(), granted, 100.0)
         if todo.record == self.record and not todo.commands:
             return False
-        asyncio.run(Driver(self, self, self).run(self.record, todo))
+        asyncio.run(Driver(self, self, self, lambda _: True).run(self.record, todo))
         return True
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
 from autoscaler.cluster.errors import Conflict
+from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import check_owned, metadata_of
 from autoscaler.cluster.resources import (
@@ -46,14 +47,19 @@ class DeploymentRevisions:
         workload: InferenceWorkload,
         orphan: bool,
         contents: Mapping[str, Mapping[str, Any]],
-        uid_of: Callable[[str], str | None],
+        observed: Callable[[str], Deployment | None],
+        wrote: Callable[[Deployment], None],
+        epoch: int,
     ) -> None:
-        """`contents`: identity by revision name; `uid_of`: uid of the Deployment that was observed."""
+        """`contents`: identity by revision name; `observed`: the Deployment of that name as it was looked at;
+        `wrote` is given what the server answered; `epoch` is the present leader's."""
         self._api = api
         self._workload = workload
         self._orphan = orphan
         self._contents = contents
-        self._uid_of = uid_of
+        self._observed = observed
+        self._wrote = wrote
+        self._epoch = epoch
 
     async def save(self, revision: Revision) -> None:
         body = {
@@ -90,7 +96,7 @@ class DeploymentRevisions:
 
     async def _create(self, revision: str, replicas: int) -> None:
         namespace = self._workload.metadata.namespace
-        body = render(self._workload, revision, self._contents[revision], replicas, self._orphan)
+        body = render(self._workload, revision, self._contents[revision], replicas, self._orphan, self._epoch)
         try:
             await self._api.call("POST", DEPLOYMENTS.path(namespace), body=body)
         except Conflict:  # an earlier try arrived, or it is somebody else's
@@ -98,12 +104,34 @@ class DeploymentRevisions:
             there = msgspec.json.decode(await self._api.call("GET", path), type=Deployment)
             check_owned(self._workload, there.metadata, "Deployment")
 
+    async def stamp(self, revision: str, epoch: int) -> None:
+        """Tried again where a pod's change was quicker; only the uid must be what was looked at."""
+        there = self._observed(revision)
+        if there is None:
+            raise Conflict(f"Deployment {revision} is gone since it was looked at")
+        uid = there.metadata.uid
+        path = DEPLOYMENTS.path(self._workload.metadata.namespace, revision)
+        for _ in range(SCALE_TRIES):
+            meta = {"uid": uid, "resourceVersion": there.metadata.resource_version}
+            body = {"metadata": {**meta, "annotations": {EPOCH_ANNOTATION: str(epoch)}}}
+            try:
+                answer = await self._api.call("PATCH", path, body=body, content_type=MERGE_PATCH)
+            except Conflict:
+                there = msgspec.json.decode(await self._api.call("GET", path), type=Deployment)
+                if (epoch_of(there.metadata) or 0) > epoch:
+                    raise
+                continue
+            self._wrote(msgspec.json.decode(answer, type=Deployment))
+            return
+        raise Conflict(f"Deployment {revision} changed {SCALE_TRIES} times under its stamp")
+
     async def _scale(self, revision: str, replicas: int, seen: int) -> None:
         """Writes the count where it still is what was seen; anything else is for the next cycle."""
         path = DEPLOYMENTS.path(self._workload.metadata.namespace, revision, "scale")
+        there = self._observed(revision)
         for _ in range(SCALE_TRIES):
             scale = msgspec.json.decode(await self._api.call("GET", path), type=_Scale)
-            if scale.metadata.uid != self._uid_of(revision) or scale.spec.get("replicas", 0) != seen:
+            if there is None or scale.metadata.uid != there.metadata.uid or scale.spec.get("replicas", 0) != seen:
                 raise Conflict(f"Deployment {revision} has changed since it was looked at")
             meta = {"uid": scale.metadata.uid, "resourceVersion": scale.metadata.resource_version}
             try:
@@ -116,7 +144,7 @@ class DeploymentRevisions:
 
 
 def render(
-    workload: InferenceWorkload, revision: str, identity: Mapping[str, Any], replicas: int, orphan: bool
+    workload: InferenceWorkload, revision: str, identity: Mapping[str, Any], replicas: int, orphan: bool, epoch: int
 ) -> dict[str, Any]:
     """The Deployment of a revision. Its pods carry the user's labels and ours."""
     template = dict(identity["deployment"]["template"])
@@ -124,10 +152,11 @@ def render(
     metadata = dict(template.get("metadata") or {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **own, REVISION_LABEL: revision}
     template["metadata"] = metadata
+    labels, annotations = {OWNER_REVISION_LABEL: revision}, {EPOCH_ANNOTATION: str(epoch)}
     return {
         "apiVersion": DEPLOYMENTS.group_version,
         "kind": DEPLOYMENTS.kind,
-        "metadata": metadata_of(workload, revision, orphan, labels={OWNER_REVISION_LABEL: revision}),
+        "metadata": metadata_of(workload, revision, orphan, labels, annotations),
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 0,  # a revision's template never changes
@@ -159,6 +188,7 @@ def observe(name: str, deployment: Deployment | None, pods: Iterable[Pod]) -> Ob
         starting=len(live) - terminating - ready,
         unscheduled=sum(1 for pod in live if not pod.metadata.deletion_timestamp and not pod.spec.node_name),
         terminating=terminating,
+        epoch=epoch_of(deployment.metadata) if deployment else None,
     )
 
 

@@ -1,0 +1,102 @@
+"""What the operator wrote, in the words of the rooms: seconds, ratios, thousandths, names."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Final, TypedDict
+
+import msgspec
+
+from autoscaler.cluster.inferenceworkload import Spec
+from autoscaler.cluster.lease import Terms
+from autoscaler.controller.specs import DEFAULT_POOL, Operator
+from autoscaler.model.resources import ResourceVector
+from autoscaler.model.workload import KpaParameters
+from autoscaler.scaling.allocation import Domain
+from autoscaler.settings.config import Config, LeaderElection
+
+STATUS_SHARE: Final = 0.5  # of a tick's write budget; the rest is for counts, records and events
+# What other parts were built with: listening, copies of namespaces, the log's chain, the scraper's workers.
+NEEDS_RESTART: Final = (
+    "api.bind",
+    "api.port",
+    "watch.namespaces",
+    "log.format",
+    "scrape.concurrency",
+    "leader_election.lease_duration",
+    "leader_election.renew_deadline",
+    "leader_election.retry_period",
+    "leader_election.resource_name",
+    "leader_election.resource_namespace",
+)
+
+
+class ScrapeLimits(TypedDict):
+    """What PodScraper can change while it runs."""
+
+    period_s: float
+    timeout_s: float
+    max_page_bytes: int
+    pages_per_s: float
+
+
+def operator_of(config: Config) -> Operator:
+    """The configuration as the controller reads it: seconds, ratios, thousandths."""
+    defaults = config.defaults.model_dump(mode="json", by_alias=True, exclude_none=True)
+    limits: dict[Domain, ResourceVector] = {
+        (name, DEFAULT_POOL): dict(project.quota.limits.default) for name, project in config.projects.items()
+    }
+    return Operator(
+        defaults=msgspec.convert(defaults, Spec),
+        kpa=KpaParameters(
+            stable_window_s=config.kpa.stable_window,
+            panic_window_percent=config.kpa.panic_window_percentage,
+            panic_threshold_ratio=config.kpa.panic_threshold_percentage / 100,
+            max_scale_up_rate=config.kpa.max_scale_up_rate,
+            max_scale_down_rate=config.kpa.max_scale_down_rate,
+        ),
+        projects={namespace: name for name, project in config.projects.items() for namespace in project.namespaces},
+        limits=limits,
+        pages=frozenset(config.activation_pages),
+        ceiling_replicas=config.ceilings.max_replicas,
+    )
+
+
+def terms_of(election: LeaderElection, environment: Mapping[str, str]) -> Terms:
+    """The identity lives as long as a pod: a container that starts anew need not wait for its own Lease to run out."""
+    pod, uid = environment.get("POD_NAME"), environment.get("POD_UID")
+    identity = f"{pod}_{uid}" if pod and uid else f"{pod or socket.gethostname()}_{uuid.uuid4()}"
+    return Terms(
+        namespace=election.resource_namespace or environment.get("POD_NAMESPACE") or "default",
+        name=election.resource_name,
+        identity=identity,
+        duration_s=election.lease_duration,
+        renew_deadline_s=election.renew_deadline,
+        retry_s=election.retry_period,
+    )
+
+
+def waits_for_restart(running: Config, changed: Config) -> tuple[str, ...]:
+    """Keys whose new values a running daemon cannot take."""
+    return tuple(key for key in NEEDS_RESTART if attrgetter(key)(running) != attrgetter(key)(changed))
+
+
+def scrape_limits(config: Config) -> ScrapeLimits:
+    scrape = config.scrape
+    return ScrapeLimits(
+        period_s=scrape.period,
+        timeout_s=scrape.timeout,
+        max_page_bytes=scrape.max_page_size,
+        pages_per_s=scrape.pages_per_second,
+    )
+
+
+def page_urls(config: Config) -> dict[str, str]:
+    return {name: page.url for name, page in config.activation_pages.items()}
+
+
+def statuses_per_cycle(config: Config) -> int:
+    return max(1, int(config.writes.budget_per_second * config.tick * STATUS_SHARE))

@@ -194,7 +194,9 @@ class Daemon:
         poked = asyncio.Event()
         self._store = store = Store(client, config.watch.namespaces, poked.set)
         terms = terms_of(config.leader_election, os.environ)
-        self._election = Election(client, terms, lambda: store.synced, lambda: highest_epoch(store), poked.set)
+        self._election = Election(
+            client, terms, lambda: store.synced, lambda: highest_epoch(store), poked.set, outages=store.outages
+        )
         self._scraper = PodScraper(clock.now, **scrape_limits(config), concurrency=config.scrape.concurrency)
         self._pages = ActivationPages(page_urls(config), clock.now)
         self._events = EventWriter(self._fenced(), terms.identity)

@@ -19,9 +19,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from autoscaler.cluster.client import MERGE_PATCH, KubeApi
+from autoscaler.cluster.client import JSON, MERGE_PATCH, KubeApi
 from autoscaler.cluster.errors import ApiError, Conflict, NotFound, Unreachable
 from autoscaler.cluster.resources import LEASES, Metadata, Struct
+from autoscaler.cluster.watch import Outages, Selection
 
 CALL_WITHIN_S: Final = 5.0  # a silent server must leave time for another try before the deadline
 JITTER: Final = 0.2  # of the retry period, so that candidates do not come as one
@@ -70,15 +71,19 @@ class Election:
         highest_epoch: Callable[[], int],
         changed: Callable[[], None],
         clock: Callable[[], float] = steady,
+        outages: Outages | None = None,
     ) -> None:
         """`may_stand`: is this process able to lead? `highest_epoch`: of all stamps seen on objects, so that a Lease
-        that was deleted does not start its count anew. `changed` is called when leadership begins or ends."""
+        that was deleted does not start its count anew. `changed` is called when leadership begins or ends. `outages` is
+        told of the server's, and wakes the copies after one: nobody else asks all the time."""
         self.terms = terms
         self._api = api
         self._may_stand = may_stand
         self._highest_epoch = highest_epoch
         self._changed = changed
         self._clock = clock
+        self._outages = outages or Outages()
+        self._selection = Selection(LEASES, terms.namespace)
         self._epoch: int | None = None
         self._until = 0.0  # steady seconds; the tenure's end unless it is renewed
         self._at: Metadata | None = None  # of the Lease as last seen; None: there is none, or it must be read first
@@ -108,15 +113,19 @@ class Election:
 
     async def run(self) -> None:
         """Stands, renews, stands again, until cancelled."""
+        failing = False
         while True:
             try:
-                async with self._one, asyncio.timeout(self._call_within_s()):
+                async with self._one:
                     await self._turn()
-            except (TimeoutError, Unreachable):  # an outage is told once, where the copies are kept
-                self._at = None
             except (ApiError, msgspec.DecodeError) as error:
-                self._at = None
-                log.warning("leader.lease_failed", error=str(error))
+                failing, self._at = True, None
+                self._outages.began(self._selection, error)
+            else:
+                self._outages.ended(self._selection)
+                if failing:
+                    self._outages.wake()
+                failing = False
             await asyncio.sleep(self.terms.retry_s * random.uniform(1 - JITTER, 1 + JITTER))
 
     async def resign(self) -> None:
@@ -129,7 +138,7 @@ class Election:
                 log.info("leader.resigned", epoch=epoch)
 
     def _call_within_s(self) -> float:
-        """What one turn may take: while leading, no longer than the tenure lasts."""
+        """What one call may take: while leading, no longer than the tenure lasts."""
         left_s = self._until - self._clock() if self._epoch is not None else 0.0
         return min(CALL_WITHIN_S, left_s) if left_s > 0 else CALL_WITHIN_S
 
@@ -153,15 +162,15 @@ class Election:
             await self._hold_on()
 
     async def _hold_on(self) -> None:
-        if self._epoch is not None and self._at is not None:
-            asked_at = self._clock()
+        asked_at = self._clock()
+        if self._epoch is not None and self._at is not None and asked_at < self._until:
             await self._write(self._at, self._held(self._epoch))
             self._until = asked_at + self.terms.renew_deadline_s
 
     async def _read(self) -> None:
         """Looks at the Lease. A tenure ends where it names another holder, another tenure, or is gone."""
         try:
-            answer = await self._api.call("GET", LEASES.path(self.terms.namespace, self.terms.name))
+            answer = await self._call("GET", LEASES.path(self.terms.namespace, self.terms.name))
         except NotFound:
             self._at = None
         else:
@@ -215,12 +224,20 @@ class Election:
             "metadata": {"name": self.terms.name, "namespace": self.terms.namespace},
             "spec": spec,
         }
-        self._saw(await self._api.call("POST", LEASES.path(self.terms.namespace), body=body))
+        self._saw(await self._call("POST", LEASES.path(self.terms.namespace), body=body))
+
+    async def _call(self, method: str, path: str, *, body: object = None, content_type: str = JSON) -> bytes:
+        """Each has its own time: on a slow server, what takes several calls must come to an end too."""
+        try:
+            async with asyncio.timeout(self._call_within_s()):
+                return await self._api.call(method, path, body=body, content_type=content_type)
+        except TimeoutError as cause:
+            raise Unreachable(f"{method} {path}: no answer in time") from cause
 
     async def _write(self, at: Metadata, spec: dict[str, Any]) -> None:
         body = {"metadata": {"uid": at.uid, "resourceVersion": at.resource_version}, "spec": spec}
         path = LEASES.path(self.terms.namespace, self.terms.name)
-        self._saw(await self._api.call("PATCH", path, body=body, content_type=MERGE_PATCH))
+        self._saw(await self._call("PATCH", path, body=body, content_type=MERGE_PATCH))
 
 
 def _micro_time() -> str:

@@ -76,7 +76,7 @@ class Store:
         """`changed` is called when a workload changed; the other kinds wait for the next tick."""
         places = list(namespaces) or [""]
         ours = resources.WORKLOAD_LABEL
-        outages = Outages()
+        outages = self.outages = Outages()
 
         def copies(
             resource: Resource,

@@ -4,9 +4,10 @@ Level-triggered: a change calls `changed()` without saying what changed. After a
 line that does not decode, an error that comes twice) everything is listed again and compared. `synced` gates acting.
 
 The server is asked again after 0.1 s, then later and later up to 30 s, until a watch has stayed open for a second or
-has brought something new. A watch that falls silent is opened anew from the last version: a dead connection looks just
-so, and one that lives loses nothing. An object that nests too deeply to be read stays as it was known; the others do
-not suffer. Nothing here gives up: only cancellation ends `run`.
+has brought something new; and soon, when the Lease, which is asked for all the time, is answered again. A watch that
+falls silent is opened anew from the last version: a dead connection looks just so, and one that lives loses nothing. An
+object that nests too deeply to be read stays as it was known; the others do not suffer. Nothing here gives up: only
+cancellation ends `run`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from autoscaler.cluster.nesting import DEEPEST, TOO_DEEP, cut
 from autoscaler.cluster.resources import ListMetadata, Metadata, Resource
 
 PAGE_SIZE: Final = 500
+WOKEN_PER_S: Final = 200.0  # a server that has just come back meets no more of us than that
 UNREADABLE: Final = "UNREADABLE"  # our own type of event, beside those of the API server
 
 log = structlog.get_logger()
@@ -71,12 +73,15 @@ class Selection:
 class Outages:
     """Tells once that the server does not answer and once that it does again, however many copies share it.
 
-    What only concerns one copy (a right that is missing, an answer that does not decode) is told for that copy.
+    What only concerns one copy (a right that is missing, an answer that does not decode) is told for that copy. The
+    election takes part: where the watches stay open and only new requests fail, it is the one that notices.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failing: dict[Selection | None, tuple[float, set[Selection]]] = {}  # by cause; None: the server
+        self.answers = asyncio.Event()  # the server does again; replaced each time it is set
+        self._waiting = 0
 
     def began(self, selection: Selection, error: Exception) -> None:
         """May be told again and again."""
@@ -93,6 +98,29 @@ class Outages:
             if not selections:
                 del self._failing[cause]
                 log.info("watch.recovered", lasted_s=round(self._clock() - since, 1), **_names(selection))
+
+    def wake(self) -> None:
+        """The server answers again: nobody need wait any longer."""
+        woken, self.answers = self.answers, asyncio.Event()
+        woken.set()
+
+    async def wait(self, answers: asyncio.Event, least_s: float, most_s: float) -> bool:
+        """Waits for `most_s`, or until it is woken and its turn has come; was it?
+
+        `answers` is that of the moment at which the attempt began. 1,000 copies that wait are back within 5 s.
+        """
+        end = asyncio.get_running_loop().time() + most_s
+        self._waiting += 1
+        try:
+            await asyncio.sleep(least_s)
+            async with asyncio.timeout_at(end):
+                await answers.wait()
+                await asyncio.sleep(random.uniform(0.0, self._waiting / WOKEN_PER_S))
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting -= 1
+        return True
 
 
 class BackOff:
@@ -226,22 +254,25 @@ class Watched(Generic[T]):
     async def run(self) -> None:
         """Follows the server until cancelled."""
         while True:
+            least_s = 0.0
+            answers = self._outages.answers
             try:
                 if not self._version:
                     await self._list()
                 await self._watch()
             except (ApiError, msgspec.DecodeError) as error:
-                wait_s = self._failed(error)
+                least_s, most_s = self._failed(error)
             except RecursionError:  # not of an object: the answer itself is something else
-                wait_s = self._failed(msgspec.DecodeError("an answer that nests too deeply to be read"))
+                least_s, most_s = self._failed(msgspec.DecodeError("an answer that nests too deeply to be read"))
             else:
-                wait_s = 0.0 if self._steady else self._back_off.next_s()
-            await asyncio.sleep(wait_s)
+                most_s = 0.0 if self._steady else self._back_off.next_s()
+            if await self._outages.wait(answers, least_s, most_s):
+                self._back_off.reset()
 
     # --- when it goes wrong ---
 
-    def _failed(self, error: ApiError | msgspec.DecodeError) -> float:
-        """Notes it; how long to wait."""
+    def _failed(self, error: ApiError | msgspec.DecodeError) -> tuple[float, float]:
+        """Notes it; how long to wait at least, where the server said so, and at most."""
         if self._back_off.in_a_row or not isinstance(error, Gone | _EndedAtOnce):  # those are normal once
             self.failures += 1
             self._outages.began(self._selection, error)
@@ -249,7 +280,8 @@ class Watched(Generic[T]):
             self._version = ""
         wait_s = self._back_off.next_s()
         told_s = error.retry_after_s if isinstance(error, TooManyRequests) else 0.0
-        return max(wait_s, min(told_s, self._timing.told_most_s) * random.uniform(1.0, 1.25))
+        least_s = min(told_s, self._timing.told_most_s) * random.uniform(1.0, 1.25)
+        return least_s, max(wait_s, least_s)
 
     def _settled(self) -> None:
         """The watch has been open for long enough to be trusted."""

@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
-from autoscaler.cluster.errors import ApiError, Foreign, NotFound, Refused
+from autoscaler.cluster.errors import ApiError, Foreign, NotFound, Refused, TooManyRequests, Unreachable
 from autoscaler.controller.reporting import Trouble
 from autoscaler.model.workload import WorkloadKey
 from rollouts.machine import Command, HaveReplicas, SaveRevision, Select, Step
@@ -68,4 +68,5 @@ def trouble_of(error: ApiError, doing: Command | None) -> Trouble:
         return Trouble("TemplateInvalid", str(error))
     if isinstance(error, Refused | NotFound) and isinstance(doing, Select):
         return Trouble("ServiceUnusable", str(error))
-    return Trouble("AbleToScale", str(error))
+    away = isinstance(error, Unreachable | TooManyRequests) or error.status == 503
+    return Trouble("AbleToScale", str(error), away)

@@ -256,7 +256,7 @@ class Cycle:
             trouble = self._back_off.overtaken(subject.key, str(error))
             log.debug("step.overtaken", workload=str(subject.key), error=str(error))
         except NotLeading as error:
-            trouble = Trouble("AbleToScale", str(error))
+            trouble = Trouble("AbleToScale", str(error), outage=True)
         except ApiError as error:
             trouble = trouble_of(error, driver.doing)
             self._back_off.failed(subject.key, step, trouble, now, getattr(error, "retry_after_s", 0.0))

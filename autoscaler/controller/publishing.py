@@ -91,7 +91,7 @@ class Publisher:
             self._tell(report.workloads[key], outcome, report.at_s)
 
     def _tell(self, report: WorkloadReport, outcome: Outcome, now: float) -> None:
-        _log(report)
+        _log(report, outcome.trouble is not None and outcome.trouble.outage)
         for event in report.events:
             self._recorder.emit(outcome.workload, event, now)
         if report.scaled is not None and report.decision is not None:
@@ -185,11 +185,12 @@ def _signals(decision: ScalingDecision | None) -> list[dict[str, Any]]:
     return rendered
 
 
-def _log(report: WorkloadReport) -> None:
-    """One canonical line for a workload that changed."""
+def _log(report: WorkloadReport, outage: bool) -> None:
+    """One canonical line for a workload that changed. An outage of the server is none of the workload's errors."""
     decision, grant = report.decision, report.grant
     if report.error is not None and any(event.warning for event in report.events):
-        log.error("step.failed", workload=str(report.key), error=report.error)
+        tell = log.info if outage else log.error
+        tell("step.delayed" if outage else "step.failed", workload=str(report.key), error=report.error)
     if any(event.reason == "RevisionCreated" for event in report.events):
         log.info("revision.created", workload=str(report.key), revision=report.revision, replicas=report.counts.applied)
     if report.scaled is None or decision is None or grant is None:

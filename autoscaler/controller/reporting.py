@@ -41,6 +41,7 @@ class Trouble:
 
     condition: str
     message: str
+    outage: bool = False  # the server's own, which is told once for all where its copies are kept
 
 
 @dataclass(frozen=True, slots=True)

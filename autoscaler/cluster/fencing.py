@@ -50,14 +50,18 @@ class FencedApi:
         if method == "GET":
             return await self._api.call(method, path, params=params, body=body, content_type=content_type)
         await self._budget.turn()
-        left_s = self._left_s()  # after the wait: the process may have been stopped meanwhile
-        if left_s <= 0:
+        if self._left_s() <= 0:  # after the wait: the process may have been stopped meanwhile
             raise NotLeading(f"{method} {path}: not sent, this process does not lead")
+        call = self._api.call(method, path, params=params, body=body, content_type=content_type)
+        task = asyncio.ensure_future(call)
         try:
-            async with asyncio.timeout(left_s):
-                return await self._api.call(method, path, params=params, body=body, content_type=content_type)
-        except TimeoutError as cause:
-            raise Unreachable(f"{method} {path}: no answer before the leadership ended") from cause
+            while (left_s := self._left_s()) > 0:  # it may be renewed meanwhile
+                await asyncio.wait({task}, timeout=left_s)
+                if task.done():
+                    return task.result()
+            raise Unreachable(f"{method} {path}: no answer before the leadership ended")
+        finally:
+            task.cancel()
 
     def stream(self, path: str, params: Mapping[str, str], silence_s: float) -> AsyncIterator[bytes]:
         return self._api.stream(path, params, silence_s)

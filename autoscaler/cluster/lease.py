@@ -89,6 +89,7 @@ class Election:
         self._at: Metadata | None = None  # of the Lease as last seen; None: there is none, or it must be read first
         self._spec = _LeaseSpec()  # as last seen; kept while the Lease cannot be read, and if it is deleted
         self._seen_at = 0.0  # steady seconds since which it has been what it is
+        self._gone_at: float | None = None  # steady seconds since which there is none, at every look
         self._one = asyncio.Lock()
         self._resigned = False
 
@@ -119,7 +120,7 @@ class Election:
                 async with self._one:
                     await self._turn()
             except (ApiError, msgspec.DecodeError) as error:
-                failing, self._at = True, None
+                failing, self._at, self._gone_at = True, None, None
                 self._outages.began(self._selection, error)
             else:
                 self._outages.ended(self._selection)
@@ -173,28 +174,29 @@ class Election:
             answer = await self._call("GET", LEASES.path(self.terms.namespace, self.terms.name))
         except NotFound:
             self._at = None
+            self._gone_at = self._clock() if self._gone_at is None else self._gone_at
         else:
             self._saw(answer)
         ours = self.holder == self.terms.identity and self._spec.lease_transitions == self._epoch
         if self._epoch is not None and not (ours and self._at is not None):
             log.warning("leader.deposed", epoch=self._epoch, holder=self.holder)
             self._epoch = None
+            self._until = self._until if self._at is None else 0.0
             self._changed()
 
     def _saw(self, answer: bytes) -> None:
         lease = msgspec.json.decode(answer, type=_Lease)
         if lease.spec != self._spec:
             self._seen_at = self._clock()
-        self._at, self._spec = lease.metadata, lease.spec
+        self._at, self._spec, self._gone_at = lease.metadata, lease.spec, None
 
     def _free(self) -> bool:
-        """May it be taken? Its times are its holder's; ours count from when it was last seen to change.
-
-        A Lease that is gone may have a holder still, who has not noticed.
-        """
-        if self.holder in ("", self.terms.identity):
-            return True
-        return self._clock() >= self._seen_at + (self._spec.lease_duration_seconds or self.terms.duration_s)
+        """May it be taken? Its times are its holder's; ours count from when it was last seen to change."""
+        now = self._clock()
+        if self._gone_at is not None:  # somebody deleted it; its holder may not have noticed yet, unless it was us
+            return now < self._until or self._highest_epoch() == 0 or now >= self._gone_at + self.terms.duration_s
+        lasts_s = self._spec.lease_duration_seconds or self.terms.duration_s
+        return self.holder in ("", self.terms.identity) or now >= self._seen_at + lasts_s
 
     async def _acquire(self) -> None:
         epoch = 1 + max(self._spec.lease_transitions or 0, self._highest_epoch())

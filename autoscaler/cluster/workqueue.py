@@ -121,4 +121,6 @@ class WorkQueue(Generic[K, R]):
         finally:
             del self._running[key]
             self._ended.set()
-            self._fill()
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # after the end of the loop nothing may begin
+                self._fill()

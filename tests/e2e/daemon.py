@@ -6,6 +6,7 @@ ServiceAccount's own token and the ConfigMap's own document, so a right or key t
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -53,7 +54,7 @@ class Daemon:
         self.namespace = namespace
         self.port = free_port()
         self._directory = directory
-        self._pod = pod
+        self.pod = pod
         self._process: subprocess.Popen[bytes] | None = None
         document = {
             "tick": "500ms",
@@ -62,10 +63,20 @@ class Daemon:
             "kpa": {"stable-window": "6s"},
             **config,
         }
-        self._write_files(install(cluster, namespace, {"config": document}))
+        self._installed = install(cluster, namespace, {"config": document})
+        self._write_files(self._installed)
+
+    def another(self, pod: str, directory: Path, api_url: str | None = None) -> Daemon:
+        """One more daemon of the same release, as another pod of its Deployment."""
+        other = copy.copy(self)
+        other.pod, other.port, other._directory, other._process = pod, free_port(), directory, None
+        other.api_url = api_url or self.cluster.url
+        other._write_files(self._installed)
+        return other
 
     def _write_files(self, installed: Installed) -> None:
         """The ServiceAccount's token as a kubeconfig, the ConfigMap's document as a file."""
+        self._directory.mkdir(exist_ok=True)
         (self._directory / "config.yaml").write_text(installed.config)
         token = self.cluster.service_account_token(self.namespace, installed.service_account)
         kubeconfig = {
@@ -99,9 +110,10 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 env={
                     **os.environ,
-                    "POD_NAME": self._pod,
+                    "POD_NAME": self.pod,
                     "POD_NAMESPACE": self.namespace,
-                    "POD_UID": f"{self.namespace}-{self._pod}",
+                    "POD_UID": f"{self.namespace}-{self.pod}",
+                    "TIDEGATE__API__PORT": str(self.port),
                 },
             )
         self.cluster.wait_for(self._ready, "the daemon to be ready")
@@ -111,6 +123,10 @@ class Daemon:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError(f"the daemon ended:\n{self.log()[-3000:]}")
         return self.get("/readyz")[0] == 200
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:

@@ -7,6 +7,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,7 @@ from tests.realcluster.faultproxy_rules import (
     HangUp,
     Hold,
     Rule,
+    Skew,
 )
 
 
@@ -173,6 +176,47 @@ def test_a_watch_is_streamed_as_it_comes_and_can_be_cut(proxy: FaultProxy, clien
     assert proxy.cut_watches() == 1
     with pytest.raises((ConnectionError, http.client.IncompleteRead)):
         again.read()
+
+
+def test_a_door_that_is_closed_refuses_and_is_opened_at_the_same_address(proxy: FaultProxy, client: Client) -> None:
+    stream = client.ask("GET", f"{client.path}?watch=true&fieldSelector=metadata.name%3Da")
+    held = proxy.arm(on_create(Hold()))
+    with pytest.raises(TimeoutError):
+        client.create("a", timeout_s=0.5)
+    assert proxy.refuse() >= 1
+    assert proxy.refuse() == 0
+    with pytest.raises((ConnectionError, http.client.IncompleteRead)):
+        stream.read()
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            client.create("b")
+    held.release()
+    assert held.wait_over().server_status == 201, "what was asked before arrives"
+    proxy.accept()
+    assert client.create("b")[0] == 201
+    assert [each.status for each in proxy.exchanges() if each.is_write] == [201, 201], "what was refused was not asked"
+
+
+@pytest.mark.parametrize("ahead_s", [300, -300])
+def test_a_skewed_server_dates_everything_by_its_own_clock(proxy: FaultProxy, client: Client, ahead_s: float) -> None:
+    stored = client.create("a")[1]["metadata"]
+    proxy.arm(Rule(Skew(ahead_s), times=None))
+    answer = client.ask("GET", f"{client.path}/a")
+    body = json.loads(answer.read())
+
+    def ahead_of(instant: str, other: str) -> float:
+        return (datetime.fromisoformat(instant) - datetime.fromisoformat(other)).total_seconds()
+
+    assert ahead_of(body["metadata"]["creationTimestamp"], stored["creationTimestamp"]) == ahead_s
+    assert {**body["metadata"], "creationTimestamp": ""} == {**stored, "creationTimestamp": ""}
+    dated = parsedate_to_datetime(str(answer.headers["Date"])).timestamp()
+    assert abs(dated - time.time() - ahead_s) < 60
+    watch = client.ask("GET", f"{client.path}?watch=true&fieldSelector=metadata.name%3Da")
+    shown = json.loads(watch.readline())["object"]["metadata"]
+    assert shown == body["metadata"]
+    client.create("other")
+    proxy.disarm()
+    assert json.loads(client.ask("GET", f"{client.path}/a").read())["metadata"] == stored
 
 
 def test_a_server_that_is_gone_is_no_answer(client: Client, proxy: FaultProxy, cluster: Cluster) -> None:

@@ -5,10 +5,11 @@
         armed = proxy.arm(Rule(CommitThenTimeOut(), methods=WRITES, path="/deployments", nth=2))
         armed.wait_over()
         proxy.cut_watches()
+        proxy.refuse()                               # the server is gone, until proxy.accept()
         proxy.exchanges()                            # everything that was asked, with both answers
 
 It runs in a thread of its own; its methods are for synchronous callers. Requests pass as they are, credentials
-included; watches are passed on line by line, as they come. It never changes a body and never retries.
+included; watches are passed on line by line, as they come. It never retries, and changes a body for `Skew` alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, assert_never
@@ -45,7 +46,9 @@ from tests.realcluster.faultproxy_rules import (
     Hold,
     Hook,
     Rule,
+    Skew,
 )
+from tests.realcluster.faultproxy_skew import Clock, readable
 
 REMEMBERED: Final = 20_000  # exchanges
 BODY_KEPT: Final = 64 * 1024
@@ -85,6 +88,8 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._armed: list[Armed] = []
         self._exchanges: deque[Exchange] = deque(maxlen=REMEMBERED)
+        self._port = 0
+        self._held: socket.socket | None = None  # the port while nobody listens there
         self._watches: dict[int, tuple[web.BaseRequest, Exchange]] = {}  # by id: requests are mappings
         self.url = ""
 
@@ -135,6 +140,14 @@ class FaultProxy:
         """Breaks the open watches on matching paths; how many. `gone`: each ends with an ERROR event of code 410."""
         return self._loop.do(self._cut(path, gone))
 
+    def refuse(self) -> int:
+        """Refuses connections from now on and resets those that are open; how many. What was asked already arrives."""
+        return self._loop.do(self._refuse())
+
+    def accept(self) -> None:
+        """The end of `refuse`; at the same address."""
+        self._loop.do(self._accept())
+
     # --- in the loop ---
 
     async def _open(self) -> None:
@@ -145,17 +158,37 @@ class FaultProxy:
             auto_decompress=False,
             skip_auto_headers=("Accept-Encoding", "User-Agent", "Accept", "Content-Type"),
         )
-        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.2)
+        self._server = web.Server(self._handle)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.2)
         await self._runner.setup()
-        door = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{door.getsockname()[1]}"
-        await web.SockSite(self._runner, door).start()
+        self._held = _bound(0)
+        self._port = self._held.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        await self._accept()
+
+    async def _accept(self) -> None:
+        if self._held is not None:
+            self._site = web.SockSite(self._runner, self._held)
+            await self._site.start()  # it listens
+            self._held = None
+
+    async def _refuse(self) -> int:
+        if self._held is not None:
+            return 0
+        await self._site.stop()
+        self._held = _bound(self._port)  # nobody else gets it meanwhile
+        open_now = [each.transport for each in self._server.connections if each.transport is not None]
+        for transport in open_now:
+            transport.abort()
+        return len(open_now)
 
     async def _close(self) -> None:
         for request, _ in list(self._watches.values()):
             _hang_up(request)
         await self._runner.cleanup()
         await self._session.close()
+        if self._held is not None:
+            self._held.close()
 
     async def _cut(self, path: str, gone: bool) -> int:
         cut = [request for request, exchange in self._watches.values() if re.search(path, exchange.path)]
@@ -213,6 +246,8 @@ class FaultProxy:
                 reply = await self._forward(whole, exchange)
                 await self._forward(whole, exchange)
                 return _told(exchange, reply)
+            case Skew(seconds):
+                return await self._pass(request, replace(whole, headers=readable(whole.headers)), exchange, seconds)
             case Drop(then):
                 return await _silence(request, then)
             case CommitThenTimeOut(then):
@@ -225,10 +260,17 @@ class FaultProxy:
             case _ as never:
                 assert_never(never)
 
-    async def _pass(self, request: web.BaseRequest, whole: _Request, exchange: Exchange) -> web.StreamResponse:
+    async def _pass(
+        self, request: web.BaseRequest, whole: _Request, exchange: Exchange, ahead_s: float = 0.0
+    ) -> web.StreamResponse:
+        """`ahead_s`: of the server's clock."""
+        clock = Clock(ahead_s)
         if exchange.is_watch:
-            return await self._stream(request, whole, exchange)
-        return _told(exchange, await self._forward(whole, exchange))
+            return await self._stream(request, whole, exchange, clock)
+        reply = await self._forward(whole, exchange)
+        if ahead_s:
+            reply = _Reply(reply.status, clock.headers(reply.headers), clock.body(reply.body))
+        return _told(exchange, reply)
 
     async def _forward(self, whole: _Request, exchange: Exchange) -> _Reply:
         """Goes on when the client leaves: what is in the network's buffers arrives, too."""
@@ -236,10 +278,13 @@ class FaultProxy:
             exchange.server_status = answer.status
             return _Reply(answer.status, _passed_on(answer.headers), await answer.read())
 
-    async def _stream(self, request: web.BaseRequest, whole: _Request, exchange: Exchange) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.BaseRequest, whole: _Request, exchange: Exchange, clock: Clock
+    ) -> web.StreamResponse:
         async with self._ask(whole) as answer:
             exchange.server_status = exchange.status = answer.status
-            response = web.StreamResponse(status=answer.status, headers=_multi(_passed_on(answer.headers)))
+            headers = clock.headers(_passed_on(answer.headers))
+            response = web.StreamResponse(status=answer.status, headers=_multi(headers))
             response.enable_chunked_encoding()
             await response.prepare(request)
             self._watches[id(request)] = (request, exchange)
@@ -252,7 +297,7 @@ class FaultProxy:
                         continue
                     if not chunk:
                         break
-                    await response.write(chunk)
+                    await response.write(clock.stream(chunk) if exchange.fault == Skew.__name__ else chunk)
             finally:
                 self._watches.pop(id(request), None)
         return response
@@ -263,6 +308,14 @@ class FaultProxy:
         return self._session.request(
             whole.method, address, data=whole.body or None, headers=headers, allow_redirects=False
         )
+
+
+def _bound(port: int) -> socket.socket:
+    """A port that is ours and refuses connections until somebody listens."""
+    door = socket.socket()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    door.bind(("127.0.0.1", port))
+    return door
 
 
 async def _silence(request: web.BaseRequest, then: Hook | None) -> web.StreamResponse:

@@ -99,7 +99,14 @@ class HangUp:
     commit: bool = False
 
 
-Fault = Hold | Delay | Duplicate | Answer | Drop | CommitThenTimeOut | HangUp
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """Dates the answer, and when its objects were created, deleted and leased, by a clock that is so far ahead."""
+
+    seconds: float
+
+
+Fault = Hold | Delay | Duplicate | Answer | Drop | CommitThenTimeOut | HangUp | Skew
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,12 @@ class Daemon:
         config: Mapping[str, Any],
         api_url: str | None = None,
         pod: str = "tidegate-0",
+        command: Sequence[str] = (),
     ) -> None:
         """Installs the chart; `config` is merged over what every test wants (own namespace, own port, quick ticks).
 
         `pod` is its name: what starts again under one name is the same pod's next container.
+        `command` instead of `tidegate`: e.g. a Python that runs it with another clock.
         `api_url`: where the daemon finds the API server, e.g. a fault proxy; the cluster's own address otherwise.
         """
         self.cluster = cluster
@@ -54,6 +56,7 @@ class Daemon:
         self.namespace = namespace
         self.port = free_port()
         self._directory = directory
+        self._command = command or (str(Path(sys.executable).with_name("tidegate")),)
         self.pod = pod
         self._process: subprocess.Popen[bytes] | None = None
         document = {
@@ -99,7 +102,7 @@ class Daemon:
         with (self._directory / "daemon.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    str(Path(sys.executable).with_name("tidegate")),
+                    *self._command,
                     "run",
                     "--config",
                     str(self._directory / "config.yaml"),

@@ -130,7 +130,8 @@ def step(limits: Limits, record: Record, observed: Observed, granted: int, now: 
     applied = (seen.replicas if seen else None) or 0
     held = not limits.may_lower and granted < applied
     granted = applied if held else granted
-    record = replace(record, replicas=granted, epoch=limits.epoch)
+    if (record.replicas, record.epoch) != (granted, limits.epoch):
+        record = replace(record, replicas=granted, epoch=limits.epoch)
     reasons = (*_reasons(before, record), Reason.TAKING_OVER) if held else _reasons(before, record)
     return Step(record, tuple(_commands(record, observed, granted)), reasons)
 
@@ -141,16 +142,16 @@ def _remember(limits: Limits, record: Record, observed: Observed, granted: int, 
     if limits.stopped and record.served_at is None:
         record = replace(record, phase=Phase.STARTING, started_at=None)
     update = observed.newest.name if observed.newest.name != record.current else None
-    record = replace(record, update=update)
+    if update != record.update:
+        record = replace(record, update=update)
     if record.started_at is None and granted > 0:
         record = replace(record, started_at=now)
     seen = _seen(record, observed)
     if seen is not None and seen.ready > 0 and record.served_at is None:
         record = replace(record, served_at=now, phase=Phase.COMPLETE)
-    if seen is not None and seen.ready > 0:
-        record = replace(record, serving=True)
-    elif granted == 0:
-        record = replace(record, serving=False)
+    serving = (seen is not None and seen.ready > 0) or (record.serving and granted > 0)
+    if serving != record.serving:
+        record = replace(record, serving=serving)
     enough = min(limits.initial_replicas, granted)  # quota may never grant more
     if (
         not record.initialized

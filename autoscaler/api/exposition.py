@@ -18,35 +18,46 @@ from autoscaler.model.resources import GPU
 WORKLOAD = ("namespace", "workload")
 
 
-class BoardCollector(Collector):
-    """Turns the board into metric families."""
+class _Collected(Collector):
+    """Metric families that have been made already."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
 
-    def collect(self) -> Iterator[Metric]:
-        board = self._board
-        yield _gauge("tidegate_build_info", "Version of the daemon", ("version",), [((board.version,), 1.0)])
-        results = [((result,), float(n)) for result, n in sorted(board.cycles.items())]
-        yield _counter("tidegate_reconcile", "Cycles by result", ("result",), results)
-        yield from _configuration(board.configuration)
-        yield from _leader(board.leader())
-        totals = board.totals()
-        yield from _totals(totals)
-        yield from _bounds(totals.bounds)
-        decisions = [(key, float(n)) for key, n in sorted(board.decisions.items())]
-        yield _counter("tidegate_decisions", "Decisions", (*WORKLOAD, "action", "reason"), decisions)
-        operations = [(key, float(n)) for key, n in sorted(board.scale_operations.items())]
-        yield _counter("tidegate_scale_operations", "Replica counts written", WORKLOAD, operations)
-        yield from _process()
-        if board.report is not None:
-            yield from _report(board.report)
+    def collect(self) -> Sequence[Metric]:
+        return self._families
 
 
-def render(board: Board) -> bytes:
-    """The page in the Prometheus text format, about this process, too; made in the thread of the daemon's loop."""
+def families(board: Board) -> tuple[Metric, ...]:
+    """The board as metric families."""
+    return tuple(_families(board))
+
+
+def _families(board: Board) -> Iterator[Metric]:
+    yield _gauge("tidegate_build_info", "Version of the daemon", ("version",), [((board.version,), 1.0)])
+    results = [((result,), float(n)) for result, n in sorted(board.cycles.items())]
+    yield _counter("tidegate_reconcile", "Cycles by result", ("result",), results)
+    yield from _configuration(board.configuration)
+    yield from _leader(board.leader())
+    totals = board.totals()
+    yield from _totals(totals)
+    yield from _bounds(totals.bounds)
+    decisions = [(key, float(n)) for key, n in sorted(board.decisions.items())]
+    yield _counter("tidegate_decisions", "Decisions", (*WORKLOAD, "action", "reason"), decisions)
+    operations = [(key, float(n)) for key, n in sorted(board.scale_operations.items())]
+    yield _counter("tidegate_scale_operations", "Replica counts written", WORKLOAD, operations)
+    yield from _process()
+    if board.report is not None:
+        yield from _report(board.report)
+
+
+def render(collected: Sequence[Metric]) -> bytes:
+    """The page in the Prometheus text format, about this process, too.
+
+    Takes half a second for a thousand workloads, so it is made beside the loop: `collected` does not change any more.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(BoardCollector(board))
+    registry.register(_Collected(collected))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     return generate_latest(registry)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.request import getproxies_environment
 
 import aiohttp
 import msgspec
@@ -79,6 +80,9 @@ class KubernetesClient:
         # aiohttp repeats GET, PUT and DELETE by itself after a disconnect: a write that was done would meet its own
         # conflict, and every back-off would be half of what it says
         self._api.rest_client.pool_manager._retry_connection = False
+        # without a proxy there is nothing in the environment to trust, and a look for it and ~/.netrc costs a thread
+        # per request
+        self._api.rest_client.pool_manager._trust_env = bool(getproxies_environment())
         _trim_token(api.configuration)
         self.host: str = api.configuration.host
         self.requests: Counter[tuple[str, str]] = Counter()

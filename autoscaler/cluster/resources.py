@@ -113,7 +113,10 @@ class Pod(Struct, frozen=True):
 
     def has(self, condition: str) -> bool:
         """Is this condition True?"""
-        return any(each.type == condition and each.status == "True" for each in self.status.conditions or ())
+        for each in self.status.conditions or ():  # any() and a generator take three times as long, for each pod
+            if each.type == condition:
+                return each.status == "True"
+        return False
 
 
 class ServiceSpec(Struct, frozen=True):

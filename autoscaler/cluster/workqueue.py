@@ -38,7 +38,7 @@ class WorkQueue(Generic[K, R]):
         self._waiting: dict[K, _Piece[R]] = {}
         self._order: list[tuple[int, int, K]] = []  # a heap of the waiting; entries that were replaced are skipped
         self._running: dict[K, tuple[asyncio.Task[None], float]] = {}
-        self._done: dict[K, R] = {}
+        self._done: list[tuple[K, R]] = []
         self._ended = asyncio.Event()
 
     def __len__(self) -> int:
@@ -85,9 +85,9 @@ class WorkQueue(Generic[K, R]):
         except TimeoutError:
             return
 
-    def take(self) -> dict[K, R]:
-        """What was done since it was last asked: the last result of each key."""
-        done, self._done = self._done, {}
+    def take(self) -> list[tuple[K, R]]:
+        """The results since it was last asked, in the order of their ends."""
+        done, self._done = self._done, []
         return done
 
     async def abandon(self) -> None:
@@ -117,7 +117,8 @@ class WorkQueue(Generic[K, R]):
 
     async def _run(self, key: K, work: Callable[[], Awaitable[R]]) -> None:
         try:
-            self._done[key] = await work()
+            result = await work()
+            self._done.append((key, result))  # to the list of now, which `take` may have changed meanwhile
         finally:
             del self._running[key]
             self._ended.set()

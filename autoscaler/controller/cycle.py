@@ -6,6 +6,7 @@ runs into stays with that workload.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -92,6 +93,7 @@ class Cycle:
         self._steps: Mapping[WorkloadKey, Step] = {}  # of the last cycle
         self._last: tuple[Snapshot, Decisions, Grants] | None = None
         self._acting: set[WorkloadKey] = set()  # whose step runs
+        self._cut: list[tuple[WorkloadKey, Outcome]] = []  # what steps had done when they were cancelled
         self.queue: WorkQueue[WorkloadKey, Outcome | None] = WorkQueue(PARALLEL_WORKLOADS, QUEUE_MOST)
         self.unstamped = 0  # objects that do not carry the present epoch yet
 
@@ -142,7 +144,13 @@ class Cycle:
     def _done(self, seen: Snapshot) -> dict[WorkloadKey, Outcome]:
         """What became of steps since it was last asked."""
         keys = {each.key for each in seen.subjects}
-        return {key: each for key, each in self.queue.take().items() if each is not None and key in keys}
+        found: dict[WorkloadKey, Outcome] = {}
+        for key, each in (*self._cut, *self.queue.take()):
+            if each is not None and key in keys:
+                before = found.get(key)
+                found[key] = each if before is None else each.after(before)
+        self._cut.clear()
+        return found
 
     def observe(self) -> Snapshot:
         seen = snapshot.take(self._store, self._signals, self._activations, self._resolver, self._clock())
@@ -173,7 +181,7 @@ class Cycle:
         self.unstamped = sum(1 for each in seen.subjects if _carries_another(each.observed.current, epoch))
         return {
             subject.key: machine.step(
-                _limits(subject, epoch, self.unstamped == 0),
+                _limits(subject, epoch, self.unstamped == 0, self._store.follows(subject.key.namespace)),
                 subject.record,
                 subject.observed,
                 grants[subject.key].granted,
@@ -264,8 +272,14 @@ class Cycle:
             log.exception("step.crashed", workload=str(subject.key))
             trouble = Trouble("AbleToScale", f"internal error: {type(error).__name__}")
             self._back_off.failed(subject.key, step, trouble, now)
+        except asyncio.CancelledError:
+            self._cut.append((subject.key, self._outcome(subject, step, driver, None)))
+            raise
         finally:
             self._acting.discard(subject.key)
+        return self._outcome(subject, step, driver, trouble)
+
+    def _outcome(self, subject: Subject, step: Step, driver: Driver, trouble: Trouble | None) -> Outcome:
         latest = self._store.workloads.find(*subject.key) or subject.workload
         scaled = next((each for each in driver.done if isinstance(each, HaveReplicas)), None)
         record, reasons = (step.record, step.reasons) if driver.recorded else (subject.stored, ())
@@ -340,7 +354,9 @@ def _has_work(subject: Subject, step: Step) -> bool:
     return bool(step.commands) or step.record != subject.stored
 
 
-def _limits(subject: Subject, epoch: int, may_lower: bool) -> machine.Limits:
+def _limits(subject: Subject, epoch: int, stamped: bool, follows: bool) -> machine.Limits:
+    """What became ready while the API server was away is not too late for its time-out, nor proof that less will do."""
     spec = subject.spec
+    timeout_s = spec.initialization_timeout_s if follows else None
     stopped = spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0
-    return machine.Limits(spec.scaling.initial_replicas, spec.initialization_timeout_s, stopped, epoch, may_lower)
+    return machine.Limits(spec.scaling.initial_replicas, timeout_s, stopped, epoch, stamped and follows)

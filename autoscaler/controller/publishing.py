@@ -101,7 +101,9 @@ class Publisher:
 
     def _pending(self, report: WorkloadReport, outcome: Outcome, now: float) -> _Pending | None:
         """The status to write, if it is worth it."""
-        numbers_too = now - self._numbers_at.setdefault(report.key, now) >= NUMBERS_EVERY_S
+        # workloads of one age do not write their numbers all in the same cycle
+        begun_at = now - NUMBERS_EVERY_S * (hash(report.key) % 1024) / 1024
+        numbers_too = now - self._numbers_at.setdefault(report.key, begun_at) >= NUMBERS_EVERY_S
         meaning = _meaning(report, outcome.workload)
         if not numbers_too and self._settled.get(report.key) == meaning:
             return None
@@ -113,6 +115,8 @@ class Publisher:
             self._settled[report.key] = meaning
         if not changed and not (numbers_too and differs(outcome.workload, status, numbers_too=True)):
             self._waiting_since.pop(report.key, None)
+            if numbers_too:
+                self._numbers_at[report.key] = now
             return None
         return _Pending(outcome, status, not changed, self._waiting_since.setdefault(report.key, now))
 

@@ -54,6 +54,13 @@ class Outcome:
     reasons: tuple[Reason, ...] = ()
     trouble: Trouble | None = None
 
+    def after(self, before: Outcome) -> Outcome:
+        """Both as one: two steps of one workload may end within a cycle, and each has something to tell."""
+        scaled = self.scaled or before.scaled
+        if self.scaled is not None and before.scaled is not None:
+            scaled = replace(self.scaled, seen=before.scaled.seen)
+        return replace(self, scaled=scaled, reasons=(*before.reasons, *self.reasons))
+
 
 def compose(
     seen: Snapshot,
@@ -75,7 +82,7 @@ def compose(
             untrusted_for_s.get(subject.key, 0.0),
             seen.patience_s,
             subject.key in rebuilt,
-            told.get(subject.key) or subject.conditions_before,
+            told.get(subject.key) or conditions_of(subject.workload),
         )
         for subject in seen.subjects
     }
@@ -132,7 +139,7 @@ def _workload_report(
     found_events = events(before, report, reason_text(decision))
     if Reason.REVISION_CREATED in outcome.reasons:
         found_events = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *found_events)
-    return replace(report, events=found_events)
+    return replace(report, events=found_events) if found_events else report
 
 
 def _refusals(trouble: Trouble | None, before: Conditions) -> list[ConditionReport]:

@@ -6,20 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
 import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import owned
 from autoscaler.cluster.resources import ControllerRevision, Pod
-from autoscaler.cluster.status import conditions_of, record_of
+from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic import service as service_traffic
 from autoscaler.cluster.workloads import deployment as deployments
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.specs import DEFAULT_POOL, Resolver, Unresolved, of_revision, project_of
 from autoscaler.model.decision import Observation
-from autoscaler.model.report import ConditionReport
 from autoscaler.model.resources import ResourceVector, add, pod_demand, times
 from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import Mode, WorkloadKey, WorkloadSpec
@@ -28,7 +26,7 @@ from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from rollouts.machine import Observed
 from rollouts.rebuild import rebuild
 from rollouts.record import Phase, Record
-from rollouts.revision import Revision, identify, identity_of
+from rollouts.revision import Revision
 
 log = structlog.get_logger()
 
@@ -46,7 +44,6 @@ class Subject:
     observation: Observation
     contents: Mapping[str, Mapping[str, Any]]  # identity by revision name
     pods: tuple[PodAddress, ...]  # those that serve
-    conditions_before: Mapping[str, ConditionReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,8 @@ def take(store: Store, signals: Signals, activations: Activations, resolver: Res
             kept = record_of(workload)
             record = kept if kept.current else _rebuilt(store, workload, spec, known, pods, now)
             reading = readings.get(spec.key)
-            subjects.append(_subject(store, workload, spec, (kept, record), known, pods, reading, activation))
+            newest = resolver.newest(workload, record.collision_count, known)
+            subjects.append(_subject(store, workload, spec, (kept, record), newest, known, pods, reading, activation))
         except Exception as error:  # one odd object must not stop the others
             unresolved.append((workload, crashed(workload, error)))
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
@@ -135,14 +133,14 @@ def _subject(
     workload: InferenceWorkload,
     spec: WorkloadSpec,
     records: tuple[Record, Record],
+    identified: tuple[Revision, int],
     known: Mapping[str, ControllerRevision],
     pods: Mapping[tuple[str, str], list[Pod]],
     signals: WorkloadSignals | None,
     activation: Activation | None,
 ) -> Subject:
-    stored, record = records
+    (stored, record), (newest, collisions) = records, identified
     namespace = spec.key.namespace
-    newest, collisions = _newest(workload, record, known)
     current = record.current or newest.name
     own_pods = pods.get((namespace, current), [])
     seen = deployments.observe(current, store.deployments.find(namespace, current), own_pods)
@@ -171,9 +169,7 @@ def _subject(
     addresses = tuple(
         sorted((_address(pod) for pod in own_pods if deployments.serves(pod)), key=lambda each: each.name)
     )
-    return Subject(
-        spec.key, workload, spec, stored, record, observed, observation, contents, addresses, conditions_of(workload)
-    )
+    return Subject(spec.key, workload, spec, stored, record, observed, observation, contents, addresses)
 
 
 def _applied(spec: WorkloadSpec, record: Record, observed: int | None) -> int | None:
@@ -204,15 +200,6 @@ def _rebuilt(
     ]
     selected = service_traffic.observe(spec.service, store.services.find(namespace, spec.service)).selects
     return rebuild(there, selected, now) or Record()
-
-
-def _newest(
-    workload: InferenceWorkload, record: Record, known: Mapping[str, ControllerRevision]
-) -> tuple[Revision, int]:
-    """The revision that the stored template asks for."""
-    identity = identity_of(msgspec.to_builtins(workload.spec.serving))
-    taken = {name: deployments.digest_of(each) for name, each in known.items()}
-    return identify(workload.metadata.name, identity, taken, record.collision_count)
 
 
 def _address(pod: Pod) -> PodAddress:

@@ -178,7 +178,9 @@ def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None,
     if state.delay_s != scaling.scale_down_delay_s:
         delay = kpa.start(_kpa_spec(scaling, signal), ready, now).delay
         state = replace(state, memory=replace(state.memory, delay=delay), delay_s=scaling.scale_down_delay_s)
-    return replace(state, signal=signal, windows=state.windows.resized(stable_s, panic_s, now))
+    windows = state.windows.resized(stable_s, panic_s, now)
+    same = signal == state.signal and windows.stable is state.windows.stable and windows.panic is state.windows.panic
+    return state if same else replace(state, signal=signal, windows=windows)
 
 
 def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicyState:

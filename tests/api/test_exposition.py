@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from autoscaler.api.board import Board, Leader, Totals
-from autoscaler.api.exposition import render
+from autoscaler.api.exposition import families, render
 
 MIB = 1024 * 1024
 
@@ -20,7 +20,7 @@ def page() -> dict[str, float]:
     totals = Totals({}, "api", {}, 0.0, 1.0, 0)
     board = Board(2.0, lambda: 0.0, lambda: True, Leader, lambda: totals, "0.0.0")
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(render(board).decode()):
+    for family in text_string_to_metric_families(render(families(board)).decode()):
         for sample in family.samples:
             found[sample.name] = found.get(sample.name, 0.0) + sample.value
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from autoscaler.api.board import Board, Configuration, Leader, Totals
-from autoscaler.api.exposition import render
+from autoscaler.api.exposition import families, render
 from autoscaler.model.report import CycleReport
 
 APPLIED = Configuration("0123456789abcdef", 1_700_000_000.0)
@@ -108,7 +108,7 @@ def test_a_refused_file_is_explained_and_it_stays_ready() -> None:
 
 
 def test_both_results_have_a_series_before_the_first_reload() -> None:
-    page = render(Scene().board).decode()
+    page = render(families(Scene().board)).decode()
     assert 'tidegate_config_reloads_total{result="failure"} 0.0' in page
     assert 'tidegate_config_reloads_total{result="success"} 0.0' in page
     assert 'tidegate_config_info{sha256="0123456789ab"} 1.0' in page

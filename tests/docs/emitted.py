@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from autoscaler.api.board import Board, Leader, Totals
-from autoscaler.api.exposition import render
+from autoscaler.api.exposition import families, render
 from autoscaler.controller import events
 from autoscaler.model.decision import Grant, Rule, ScalingDecision, SignalInput
 from autoscaler.model.report import ConditionReport, Counts, CycleReport, QuotaReport, Status, WorkloadReport
@@ -92,7 +92,7 @@ def event_reasons() -> dict[str, bool]:
 def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Name -> (type, labels), from a page with one workload that has everything."""
     found = {}
-    for family in text_string_to_metric_families(render(_board()).decode()):
+    for family in text_string_to_metric_families(render(families(_board())).decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert family.samples, f"the report of this test gives {name} no sample, so its labels stay unknown"
         found[name] = (family.type, tuple(sorted(family.samples[0].labels)))

@@ -44,6 +44,8 @@ PODS: Final = Resource("v1", "pods", "Pod")
 SERVICES: Final = Resource("v1", "services", "Service")
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io/v1", "events", "Event")
+HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+SCALED_OBJECTS: Final = Resource("keda.sh/v1alpha1", "scaledobjects", "ScaledObject")  # known only where KEDA is
 
 
 class Struct(msgspec.Struct, rename="camel", frozen=True, kw_only=True, gc=False):
@@ -72,6 +74,24 @@ class Metadata(Struct, frozen=True):
     owner_references: list[OwnerReference] | None = None
 
 
+class ManagedFields(Struct, frozen=True):
+    """Who last wrote some fields. They are not decoded: hardly ever is anybody asked for."""
+
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+    time: str = ""
+    fields_v1: msgspec.Raw = msgspec.Raw(b"{}")
+
+    def __post_init__(self) -> None:
+        # as decoded it is a view that would keep the whole answer of the server in memory
+        msgspec.structs.force_setattr(self, "fields_v1", self.fields_v1.copy())
+
+
+class DeploymentMetadata(Metadata, frozen=True):
+    managed_fields: list[ManagedFields] | None = None
+
+
 class Condition(Struct, frozen=True):
     type: str = ""
     status: str = ""
@@ -91,7 +111,7 @@ class DeploymentStatus(Struct, frozen=True):
 
 
 class Deployment(Struct, frozen=True):
-    metadata: Metadata
+    metadata: DeploymentMetadata
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
 
@@ -126,6 +146,23 @@ class ServiceSpec(Struct, frozen=True):
 class Service(Struct, frozen=True):
     metadata: Metadata
     spec: ServiceSpec = ServiceSpec()
+
+
+class ScaleTargetRef(Struct, frozen=True):
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+
+
+class AutoscalerSpec(Struct, frozen=True):
+    scale_target_ref: ScaleTargetRef = ScaleTargetRef()
+
+
+class Autoscaler(Struct, frozen=True):
+    """A HorizontalPodAutoscaler or a ScaledObject: what it scales."""
+
+    metadata: Metadata
+    spec: AutoscalerSpec = AutoscalerSpec()
 
 
 class ControllerRevision(Struct, frozen=True):

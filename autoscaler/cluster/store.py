@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from autoscaler.cluster import resources
 from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import ControllerRevision, Deployment, Pod, Resource, Service
+from autoscaler.cluster.resources import Autoscaler, ControllerRevision, Deployment, Pod, Resource, Service
 from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 
 T = TypeVar("T", bound=HasMetadata)
@@ -84,13 +84,13 @@ class Store:
             labels: str,
             poke: Callable[[], None] = _nothing,
             moved: Callable[[T | None, T | None], None] | None = None,
+            optional: bool = False,
         ) -> Copies[T]:
-            return Copies(
-                {
-                    place: Watched(api, Selection(resource, place, labels), kind, poke, moved=moved, outages=outages)
-                    for place in places
-                }
-            )
+            def copy(place: str) -> Watched[T]:
+                selection = Selection(resource, place, labels)
+                return Watched(api, selection, kind, poke, moved=moved, optional=optional, outages=outages)
+
+            return Copies({place: copy(place) for place in places})
 
         self._pods_by_revision = Index[Pod, list[Pod]](resources.OWNER_REVISION_LABEL, _as_list)
         self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
@@ -101,11 +101,14 @@ class Store:
         )
         self.pods = copies(resources.PODS, Pod, ours, moved=self._pods_by_revision.moved)
         self.services = copies(resources.SERVICES, Service, "")
+        self.horizontal_pod_autoscalers = copies(resources.HORIZONTAL_POD_AUTOSCALERS, Autoscaler, "")
+        self.scaled_objects = copies(resources.SCALED_OBJECTS, Autoscaler, "", optional=True)
 
     @property
     def copies(self) -> list[Watched[InferenceWorkload] | Watched[Deployment] | Watched[Pod]]:
         """Every copy of every kind."""
-        kinds = (self.workloads, self.deployments, self.revisions, self.pods, self.services)
+        ours = (self.workloads, self.deployments, self.revisions, self.pods, self.services)
+        kinds = (*ours, self.horizontal_pod_autoscalers, self.scaled_objects)
         return [copy for kind in kinds for copy in kind.values()]  # type: ignore[misc]
 
     @property

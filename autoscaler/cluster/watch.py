@@ -6,8 +6,9 @@ line that does not decode, an error that comes twice) everything is listed again
 The server is asked again after 0.1 s, then later and later up to 30 s, until a watch has stayed open for a second or
 has brought something new; and soon, when the Lease, which is asked for all the time, is answered again. A watch that
 falls silent is opened anew from the last version: a dead connection looks just so, and one that lives loses nothing. An
-object that nests too deeply to be read stays as it was known; the others do not suffer. Nothing here gives up: only
-cancellation ends `run`.
+object that nests too deeply to be read stays as it was known; the others do not suffer. A kind that need not be
+installed has no objects while the server does not know it, and is looked for again once a minute. Nothing here gives
+up: only cancellation ends `run`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import msgspec
 import structlog
 
 from autoscaler.cluster.client import KubeApi
-from autoscaler.cluster.errors import ApiError, Gone, Refused, TooManyRequests, Unreachable, error_for
+from autoscaler.cluster.errors import ApiError, Gone, NotFound, Refused, TooManyRequests, Unreachable, error_for
 from autoscaler.cluster.nesting import DEEPEST, TOO_DEEP, cut
 from autoscaler.cluster.resources import ListMetadata, Metadata, Resource
 
@@ -47,6 +48,7 @@ class Timing:
     back_off_first_s: float = 0.1
     back_off_most_s: float = 30.0
     told_most_s: float = 60.0  # a longer Retry-After would leave us blind
+    absent_s: float = 60.0  # + 10 %: an optional kind that the server does not know is looked for again
 
 
 class HasMetadata(Protocol):
@@ -195,16 +197,21 @@ class Watched(Generic[T]):
         changed: Callable[[], None],
         *,
         moved: Callable[[T | None, T | None], None] | None = None,
+        optional: bool = False,
         outages: Outages | None = None,
         timing: Timing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`moved` gets each object that the copy loses and the one it gains in its place: for indexes."""
+        """`moved` gets each object that the copy loses and the one it gains in its place: for indexes.
+
+        `optional`: the kind need not be installed; where it is not, the copy is synced and empty.
+        """
         self._api = api
         self._selection = selection
         self._path = selection.resource.path(selection.namespace)
         self._changed = changed
         self._moved = moved
+        self._optional = optional
         self._outages = outages or Outages(clock)
         self._timing = timing or Timing()
         self._clock = clock
@@ -261,7 +268,8 @@ class Watched(Generic[T]):
                     await self._list()
                 await self._watch()
             except (ApiError, msgspec.DecodeError) as error:
-                least_s, most_s = self._failed(error)
+                absent = self._optional and isinstance(error, NotFound)
+                least_s, most_s = self._absent() if absent else self._failed(error)
             except RecursionError:  # not of an object: the answer itself is something else
                 least_s, most_s = self._failed(msgspec.DecodeError("an answer that nests too deeply to be read"))
             else:
@@ -282,6 +290,21 @@ class Watched(Generic[T]):
         told_s = error.retry_after_s if isinstance(error, TooManyRequests) else 0.0
         least_s = min(told_s, self._timing.told_most_s) * random.uniform(1.0, 1.25)
         return least_s, max(wait_s, least_s)
+
+    def _absent(self) -> tuple[float, float]:
+        """Takes the server's word that there is no such kind, and so no object of it; how long to wait."""
+        before = (self._changes, self.synced.is_set())
+        for key in list(self._objects):
+            self._put(key, None)
+        self._version = ""
+        self._heard_at = self._clock()
+        self._back_off.reset()
+        self._outages.ended(self._selection)
+        self.synced.set()
+        if before != (self._changes, True):
+            self._changed()
+        wait_s = self._timing.absent_s * random.uniform(1.0, 1.1)
+        return wait_s, wait_s
 
     def _settled(self) -> None:
         """The watch has been open for long enough to be trusted."""

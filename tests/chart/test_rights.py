@@ -36,6 +36,10 @@ USED: set[Right] = {
     ("", "services", "watch"),
     ("", "services", "create"),
     ("", "services", "patch"),
+    ("autoscaling", "horizontalpodautoscalers", "list"),
+    ("autoscaling", "horizontalpodautoscalers", "watch"),
+    ("keda.sh", "scaledobjects", "list"),
+    ("keda.sh", "scaledobjects", "watch"),
     ("events.k8s.io", "events", "create"),
 }
 OF_THE_LEASE: set[Right] = {("coordination.k8s.io", "leases", verb) for verb in ("create", "get", "patch")}
@@ -60,6 +64,8 @@ FORBIDDEN: tuple[Right, ...] = (
     ("apps", "controllerrevisions", "delete"),
     ("apps", "replicasets", "list"),
     ("apps", "statefulsets", "list"),
+    ("autoscaling", "horizontalpodautoscalers", "delete"),
+    ("keda.sh", "scaledobjects", "patch"),
     ("tidegate.dev", "inferenceworkloads", "create"),
     ("tidegate.dev", "inferenceworkloads", "patch"),
     ("tidegate.dev", "inferenceworkloads", "delete"),

@@ -144,6 +144,12 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list, watch] # what they scale is left alone
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [list, watch] # likewise; KEDA need not be installed
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -1,5 +1,7 @@
 """One cycle in six parts: observe, decide, allocate, step, execute, report.
 
+A workload that somebody else scales is decided on and told of like any other; nothing is asked or done for it.
+
 Decide, allocate and step are functions of frozen values. Execute alone changes the cluster; what one workload's step
 runs into stays with that workload.
 """
@@ -26,6 +28,7 @@ from autoscaler.cluster.workloads.deployment import DeploymentRevisions
 from autoscaler.cluster.workqueue import WorkQueue
 from autoscaler.controller import reporting, snapshot
 from autoscaler.controller.backoff import BackOff, trouble_of
+from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.events import Conditions
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.publishing import Publisher, write_status
@@ -90,6 +93,8 @@ class Cycle:
         self._told: Mapping[WorkloadKey, Conditions] = {}  # what the last events were told against
         self._publisher = Publisher(events, status_writes_per_cycle)
         self._back_off = BackOff()
+        self._conflicts = Conflicts()
+        self._contested: Mapping[WorkloadKey, Trouble] = {}  # that somebody else scales, in this cycle
         self._steps: Mapping[WorkloadKey, Step] = {}  # of the last cycle
         self._last: tuple[Snapshot, Decisions, Grants] | None = None
         self._acting: set[WorkloadKey] = set()  # whose step runs
@@ -110,8 +115,11 @@ class Cycle:
     async def run(self) -> CycleReport:
         """Looks, decides, acts, tells. Without a tenure it looks and decides, so that the next one begins warm."""
         seen, decisions = self.decide(self.observe())
-        grants = self.allocate(seen, decisions)
         tenure = self._tenure()
+        if tenure is None or tenure.epoch != self._epoch:
+            self._conflicts.forget()
+        self._contested = self._conflicts.find(seen)
+        grants = self.allocate(seen, decisions)
         if tenure is None or tenure.epoch != self._epoch:
             await self.queue.abandon()  # it was begun in another tenure
             self._epoch = tenure.epoch if tenure is not None else None
@@ -128,6 +136,7 @@ class Cycle:
         self._memory, self._told, self._last = {}, {}, None
         self._publisher.forget()
         self._back_off.keep(frozenset())
+        self._conflicts.forget()
         self.unstamped = 0
 
     async def finish(self, within_s: float) -> None:
@@ -174,21 +183,20 @@ class Cycle:
         return seen.without(broken), decisions
 
     def allocate(self, seen: Snapshot, decisions: Decisions) -> Grants:
-        asks = [_ask(subject, decisions[subject.key]) for subject in seen.subjects]
+        asks = [_ask(each, decisions[each.key], each.key in self._contested) for each in seen.subjects]
         return allocate(asks, self._resolver.operator.limits, seen.others)
 
     def step(self, seen: Snapshot, grants: Grants, epoch: int) -> Mapping[WorkloadKey, Step]:
-        self.unstamped = sum(1 for each in seen.subjects if _carries_another(each.observed.current, epoch))
-        return {
-            subject.key: machine.step(
-                _limits(subject, epoch, self.unstamped == 0, self._store.follows(subject.key.namespace)),
-                subject.record,
-                subject.observed,
-                grants[subject.key].granted,
-                seen.at_s,
-            )
-            for subject in seen.subjects
-        }
+        """A contested workload has an empty step. It stays unstamped, and nobody waits for it."""
+        ours = [each for each in seen.subjects if each.key not in self._contested]
+        self.unstamped = sum(1 for each in ours if _carries_another(each.observed.current, epoch))
+        steps = {each.key: Step(each.stored) for each in seen.subjects}
+        for subject in ours:
+            follows = self._store.follows(subject.key.namespace)
+            limits = _limits(subject, epoch, self.unstamped == 0, follows)
+            granted = grants[subject.key].granted
+            steps[subject.key] = machine.step(limits, subject.record, subject.observed, granted, seen.at_s)
+        return steps
 
     async def execute(
         self, seen: Snapshot, steps: Mapping[WorkloadKey, Step], tenure: Tenure
@@ -213,7 +221,9 @@ class Cycle:
             self.queue.put(subject.key, _rank(step), work)
         await self.queue.settle([each.key for each in free], SETTLE_WITHIN_S)
         under_way = {each.key: Outcome(each.workload, each.stored) for each in busy}
-        return quiet | under_way | waiting | self._done(seen)
+        outcomes = quiet | under_way | waiting | self._done(seen)
+        contested = {key: replace(outcomes[key], trouble=trouble) for key, trouble in self._contested.items()}
+        return outcomes | contested
 
     async def report(
         self,
@@ -254,6 +264,8 @@ class Cycle:
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:
         """Runs one workload's step; the one place that turns its errors into a value."""
+        if subject.key in self._contested:  # since it began to wait for its turn
+            return Outcome(subject.workload, subject.stored)
         driver = self._driver(subject, tenure)
         trouble: Trouble | None = None
         self._acting.add(subject.key)
@@ -343,10 +355,12 @@ def _untrusted_since(before: Memory, decision: ScalingDecision, now: float) -> f
     return before.untrusted_since if before.untrusted_since is not None else now
 
 
-def _ask(subject: Subject, decision: ScalingDecision) -> Ask:
-    """A revision that failed gives its quota back, whatever the policy wants."""
+def _ask(subject: Subject, decision: ScalingDecision, contested: bool) -> Ask:
+    """What failed gives its quota back, whatever the policy wants; what may not grow takes none from others."""
     seen = subject.observed.current
     ask = ask_of(subject.spec, decision, seen.live if seen else 0)
+    if contested:
+        ask = replace(ask, desired=min(ask.desired, ask.applied))
     return replace(ask, desired=0) if subject.record.phase is Phase.FAILED else ask
 
 

@@ -42,6 +42,7 @@ class Trouble:
     condition: str
     message: str
     outage: bool = False  # the server's own, which is told once for all where its copies are kept
+    reason: str = "Refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _refusals(trouble: Trouble | None, before: Conditions) -> list[ConditionRepo
     found = []
     for kind in ("Conflict", "TemplateInvalid", "ProjectDenied"):
         if trouble is not None and trouble.condition == kind:
-            found.append(ConditionReport(kind, Status.TRUE, "Refused", trouble.message))
+            found.append(ConditionReport(kind, Status.TRUE, trouble.reason, trouble.message))
         elif kind in before:
             found.append(ConditionReport(kind, Status.FALSE, "Resolved"))
     return found

@@ -10,7 +10,8 @@ import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import owned
-from autoscaler.cluster.resources import ControllerRevision, Pod
+from autoscaler.cluster.resources import DEPLOYMENTS, GROUP, WORKLOADS, ControllerRevision, Deployment, Pod
+from autoscaler.cluster.scalers import Scaler, Target, by_target
 from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic import service as service_traffic
@@ -29,6 +30,7 @@ from rollouts.record import Phase, Record
 from rollouts.revision import Revision
 
 log = structlog.get_logger()
+Rival = tuple[Scaler, Target]  # who scales the workload too, and by which object
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Subject:
     observation: Observation
     contents: Mapping[str, Mapping[str, Any]]  # identity by revision name
     pods: tuple[PodAddress, ...]  # those that serve
+    deployment: Deployment | None = None  # of the current revision
+    rival: Rival | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ def take(store: Store, signals: Signals, activations: Activations, resolver: Res
     readings = signals.readings(now)
     pods = store.pods_by_revision()
     stored = store.revisions_by_workload()
+    scalers = by_target(store.horizontal_pod_autoscalers.every(), store.scaled_objects.every())
     subjects: list[Subject] = []
     unresolved: list[tuple[InferenceWorkload, Unresolved]] = []
     for workload in sorted(store.workloads.every(), key=_key):
@@ -84,7 +89,9 @@ def take(store: Store, signals: Signals, activations: Activations, resolver: Res
             record = kept if kept.current else _rebuilt(store, workload, spec, known, pods, now)
             reading = readings.get(spec.key)
             newest = resolver.newest(workload, record.collision_count, known)
-            subjects.append(_subject(store, workload, spec, (kept, record), newest, known, pods, reading, activation))
+            subject = _subject(store, workload, spec, (kept, record), newest, known, pods, reading, activation)
+            rival = _rival(subject, scalers) if scalers else None
+            subjects.append(replace(subject, rival=rival) if rival else subject)
         except Exception as error:  # one odd object must not stop the others
             unresolved.append((workload, crashed(workload, error)))
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
@@ -143,7 +150,8 @@ def _subject(
     namespace = spec.key.namespace
     current = record.current or newest.name
     own_pods = pods.get((namespace, current), [])
-    seen = deployments.observe(current, store.deployments.find(namespace, current), own_pods)
+    there = store.deployments.find(namespace, current)
+    seen = deployments.observe(current, there, own_pods)
     update_service = service_traffic.update_service_name(spec.service)
     observed = Observed(
         newest=newest,
@@ -169,7 +177,16 @@ def _subject(
     addresses = tuple(
         sorted((_address(pod) for pod in own_pods if deployments.serves(pod)), key=lambda each: each.name)
     )
-    return Subject(spec.key, workload, spec, stored, record, observed, observation, contents, addresses)
+    return Subject(spec.key, workload, spec, stored, record, observed, observation, contents, addresses, there)
+
+
+def _rival(subject: Subject, scalers: Mapping[Target, Scaler]) -> Rival | None:
+    """Who scales the revision's object, or the workload itself: that would write spec.replicas and make it manual."""
+    namespace, name = subject.key
+    targets = [Target(namespace, GROUP, WORKLOADS.kind, name)]
+    if subject.observed.current is not None:
+        targets.append(Target(namespace, "apps", DEPLOYMENTS.kind, subject.observed.current.name))
+    return next(((scalers[target], target) for target in targets if target in scalers), None)
 
 
 def _applied(spec: WorkloadSpec, record: Record, observed: int | None) -> int | None:

@@ -18,6 +18,7 @@ from autoscaler.cluster.owner import check_owned, metadata_of
 from autoscaler.cluster.resources import (
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
+    FIELD_MANAGER,
     OWNER_REVISION_LABEL,
     REVISION_LABEL,
     WORKLOAD_LABEL,
@@ -30,6 +31,7 @@ from rollouts.machine import ObservedRevision
 from rollouts.revision import Revision
 
 DIGEST_ANNOTATION: Final = "tidegate.dev/digest"
+AS_OURSELVES: Final = {"fieldManager": FIELD_MANAGER}  # so that another writer of the count can be told from us
 SCALE_TRIES: Final = 3  # a pod becoming ready changes the version under us; the count is looked at each time
 
 
@@ -98,7 +100,7 @@ class DeploymentRevisions:
         namespace = self._workload.metadata.namespace
         body = render(self._workload, revision, self._contents[revision], replicas, self._orphan, self._epoch)
         try:
-            await self._api.call("POST", DEPLOYMENTS.path(namespace), body=body)
+            await self._api.call("POST", DEPLOYMENTS.path(namespace), params=AS_OURSELVES, body=body)
         except Conflict:  # an earlier try arrived, or it is somebody else's
             path = DEPLOYMENTS.path(namespace, revision)
             there = msgspec.json.decode(await self._api.call("GET", path), type=Deployment)
@@ -115,7 +117,7 @@ class DeploymentRevisions:
             meta = {"uid": uid, "resourceVersion": there.metadata.resource_version}
             body = {"metadata": {**meta, "annotations": {EPOCH_ANNOTATION: str(epoch)}}}
             try:
-                answer = await self._api.call("PATCH", path, body=body, content_type=MERGE_PATCH)
+                answer = await self._patch(path, body)
             except Conflict:
                 there = msgspec.json.decode(await self._api.call("GET", path), type=Deployment)
                 if (epoch_of(there.metadata) or 0) > epoch:
@@ -136,11 +138,14 @@ class DeploymentRevisions:
             meta = {"uid": scale.metadata.uid, "resourceVersion": scale.metadata.resource_version}
             try:
                 body = {"metadata": meta, "spec": {"replicas": replicas}}
-                await self._api.call("PATCH", path, body=body, content_type=MERGE_PATCH)
+                await self._patch(path, body)
                 return
             except Conflict:
                 continue
         raise Conflict(f"Deployment {revision} changed {SCALE_TRIES} times under the write of its count")
+
+    async def _patch(self, path: str, body: Mapping[str, Any]) -> bytes:
+        return await self._api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=MERGE_PATCH)
 
 
 def render(

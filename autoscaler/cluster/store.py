@@ -115,6 +115,12 @@ class Store:
     def synced(self) -> bool:
         return all(copy.synced.is_set() for copy in self.copies)
 
+    def follows(self, namespace: str) -> bool:
+        """Is what runs there seen as it is now? After an outage not at once: much may have changed meanwhile."""
+        kinds = (self.deployments, self.pods)
+        copies = [kind.get("", kind.get(namespace)) for kind in kinds]
+        return all(copy is not None and copy.follows for copy in copies)
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for copy in self.copies:

@@ -227,6 +227,7 @@ class Watched(Generic[T]):
         self._heard_at: float | None = None
         self._changes = 0
         self.synced = asyncio.Event()
+        self.follows = False  # the server: from when a watch has proven good until the next failure
         self.relists = 0
         self.failures = 0
         self.events = 0
@@ -284,6 +285,7 @@ class Watched(Generic[T]):
         if self._back_off.in_a_row or not isinstance(error, Gone | _EndedAtOnce):  # those are normal once
             self.failures += 1
             self._outages.began(self._selection, error)
+        self.follows = False
         if _doubtful(error):
             self._version = ""
         wait_s = self._back_off.next_s()
@@ -308,7 +310,7 @@ class Watched(Generic[T]):
 
     def _settled(self) -> None:
         """The watch has been open for long enough to be trusted."""
-        self._steady = True
+        self._steady = self.follows = True
         self._back_off.reset()
         self._outages.ended(self._selection)
 
@@ -384,6 +386,7 @@ class Watched(Generic[T]):
         )
         await self._follow(params, lasts_s + self._timing.overrun_s)
         if self._progressed:
+            self.follows = True
             self._back_off.reset()
         elif not self._steady:
             raise _EndedAtOnce("the server ended the watch at once")

@@ -154,6 +154,27 @@ def test_nobody_is_woken_before_the_server_wants_to_be_asked() -> None:
     virtual_time.run(main())
 
 
+def test_a_copy_follows_from_a_second_after_its_watch_is_open_until_it_fails() -> None:
+    async def main() -> None:
+        scene = Scene(1)
+        (copy,) = scene.copies
+        assert not copy.follows
+        await asyncio.sleep(0.9)
+        assert (copy.synced.is_set(), copy.follows) == (True, False)
+        await asyncio.sleep(0.2)
+        assert copy.follows
+        await scene.fail(Unreachable("refused"), 60)
+        assert not copy.follows
+        while not scene.server.opened_at:  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.01)
+        assert not copy.follows, "the watch is open, and what it has to tell is on its way"
+        await asyncio.sleep(1.1)
+        assert copy.follows
+        await scene.stop()
+
+    virtual_time.run(main())
+
+
 def test_without_the_lease_they_wait_for_up_to_45_s() -> None:
     assert max(after_an_outage(50, Unreachable("refused"), 600, election=False)) > 20
 

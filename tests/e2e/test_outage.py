@@ -17,6 +17,7 @@ from tests.realcluster.modelserver import ModelServers
 
 # target 7 a replica: 25 requests need 4, three times as many need 11
 AUTOSCALING = {"minReplicas": 1, "maxReplicas": 20, "metric": "concurrency", "metricThreshold": 10}
+DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments?labelSelector=tidegate.dev/workload"
 LOAD, NEEDS, RISEN_NEEDS = 25, 4, 11
 LAPSES_S = 10.0  # the renew deadline
 RECOVERED_S = 10.0
@@ -58,7 +59,7 @@ def check(running: Behind, ended_at: float) -> None:
     assert min(by_workload["rises"]) >= RISEN_NEEDS
     assert by_workload["falls"] in ([2], [2, 1], [1]), "halved at most, then what nothing needs"
     stamps = running.stamped_at()
-    assert len(stamps) == 3, "one tenure, each object once"
+    assert len(stamps) == len(running.cluster.get(DEPLOYMENTS.format(running.daemon.namespace))["items"])
     assert min(each.asked_at for each in counts if each.workload == "falls") >= max(stamps)
     assert min(each.asked_at for each in counts) >= ended_at
     recovery_s = next(each.answered_at for each in counts if each.workload == "rises") - ended_at
@@ -81,6 +82,11 @@ def test_an_api_server_that_is_gone_for_60_s_under_load(
 ) -> None:
     with behind(cluster, proxy, namespace, tmp_path, {}) as running:
         three = Three(running, namespace, servers)
+        # its pod is ready in the outage, and its time is over before the daemon can know
+        late = manifest("late", {"minReplicas": 1, "maxReplicas": 1}, ready_after_s=30)
+        late["spec"]["serving"]["initializationTimeoutSeconds"] = 45
+        loads = Workload(cluster, namespace, late)
+        loads.wait_replicas(1)
         running.mark()
         proxy.refuse()
         running.healthy_for(5)
@@ -97,6 +103,9 @@ def test_an_api_server_that_is_gone_for_60_s_under_load(
         check(running, ended_at)
         assert running.daemon.get("/readyz")[0] == 200
         assert three.workloads[1].told("SuccessfulRescale")
+        cluster.wait_for(lambda: loads.status()["phase"] == "Running", "what became ready meanwhile to be seen")
+        assert loads.replicas() == 1
+        assert [each for each in running.counts() if each.workload == "late"] == []
 
 
 def test_an_api_server_that_answers_503_and_429_to_everything(
@@ -132,11 +141,12 @@ def test_an_api_server_that_takes_3_s_to_answer(
         three.change()
         running.healthy_for(8)
         three.settle()
+        assert cycles(running) >= 0.8 * (time.time() - began_at) / tick_s
         report = running.counts()
         assert [each.replicas for each in report if each.workload == "steady"] == []
         assert min(each.replicas for each in report if each.workload == "rises") > NEEDS
-        assert [each.replicas for each in report if each.workload == "falls"] in ([2], [2, 1], [1])
-        assert cycles(running) >= 0.8 * (time.time() - began_at) / tick_s
+        falls = [each.replicas for each in report if each.workload == "falls"]
+        assert falls == sorted(falls, reverse=True)
         assert running.loud() == [], running.lines()
         assert [each["epoch"] for each in running.daemon.log_lines("leader.elected")] == [1]
         assert three.workloads[1].told("SuccessfulRescale")

@@ -299,6 +299,7 @@ class Daemon:
             steps_queue_most=self._cycle.queue.most,
             steps_refused=self._cycle.queue.refused,
             step_longest_s=self._cycle.queue.longest_s(),
+            watch_silent_s=max((each.last_event_age_s or 0.0 for each in self._store.copies), default=0.0),
             statuses_deferred=self._cycle.statuses_deferred,
         )
         return Totals(

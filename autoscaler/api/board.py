@@ -54,6 +54,7 @@ class Bounds:
     steps_queue_most: int = 0
     steps_refused: int = 0  # found the queue full
     step_longest_s: float = 0.0  # the oldest of them
+    watch_silent_s: float = 0.0  # since the API server last sent anything, for the copy that has waited longest
     statuses_deferred: int = 0  # by the last cycle, to a later one
 
 

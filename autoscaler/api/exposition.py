@@ -81,6 +81,7 @@ def _bounds(bounds: Bounds) -> Iterator[Metric]:
         ("tidegate_steps_queue_length", "Writes on workloads that run or wait", bounds.steps_queued),
         ("tidegate_steps_queue_capacity", "More are asked for again by a later cycle", bounds.steps_queue_most),
         ("tidegate_steps_oldest_seconds", "Age of the oldest of them", bounds.step_longest_s),
+        ("tidegate_watch_silent_seconds", "Of the kind that heard nothing for longest", bounds.watch_silent_s),
         ("tidegate_status_writes_deferred", "Left for later cycles by the last one", bounds.statuses_deferred),
     )
     for name, text, value in gauges:

@@ -97,6 +97,7 @@ def test_an_api_server_that_is_gone_for_60_s_under_load(
         assert running.daemon.explain("rises")["counts"]["desired"] == RISEN_NEEDS, "it goes on deciding"
         running.healthy_for(45)
         proxy.arm(Rule(Delay(2.0), methods=("PATCH",), path="/deployments/steady"))  # its stamp comes last
+        proxy.arm(Rule(Delay(5.0), methods=("GET",), path="/pods"))  # the new tenure begins before it hears of pods
         ended_at = time.time()
         proxy.accept()
         three.settle()

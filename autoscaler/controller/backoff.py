@@ -47,7 +47,7 @@ class BackOff:
         """A conflict is no trouble, unless it happens every time."""
         self._overtaken[key] = self._overtaken.get(key, 0) + 1
         often = self._overtaken[key] >= OVERTAKEN_MOST
-        return Trouble("AbleToScale", f"{self._overtaken[key]} conflicts in a row: {message}") if often else None
+        return Trouble("AbleToScale", f"at least {OVERTAKEN_MOST} conflicts in a row: {message}") if often else None
 
     def succeeded(self, key: WorkloadKey) -> None:
         self._held.pop(key, None)

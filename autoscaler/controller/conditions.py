@@ -114,7 +114,7 @@ def _able_to_scale(facts: Facts) -> ConditionReport:
     if facts.error is not None:
         return ConditionReport("AbleToScale", Status.FALSE, "FailedUpdateScale", facts.error)
     if facts.taking_over:
-        message = "nothing is lowered until every object carries the new leader's epoch"
+        message = "nothing is lowered until every object carries this leader's epoch and the watches have caught up"
         return ConditionReport("AbleToScale", Status.TRUE, "TakingOver", message)
     held = {Rule.UNTRUSTED, Rule.WARMING_UP, Rule.RETENTION, Rule.LOADING}
     if facts.decision.rule in held and facts.decision.adjustments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -14,12 +15,14 @@ from autoscaler.model.report import WorkloadReport
 from autoscaler.model.workload import WorkloadKey
 
 BOARD: web.AppKey[Board] = web.AppKey("board", Board)
+RENDERER: web.AppKey[ThreadPoolExecutor] = web.AppKey("renderer", ThreadPoolExecutor)
 
 
 def application(board: Board) -> web.Application:
     """The web application; the caller runs it."""
     app = web.Application()
     app[BOARD] = board
+    app[RENDERER] = ThreadPoolExecutor(1, "renderer")  # one: each thread keeps some megabytes of its own for ever
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
@@ -39,7 +42,8 @@ async def _readyz(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = await asyncio.to_thread(exposition.render, exposition.families(request.app[BOARD]))
+    collected = exposition.families(request.app[BOARD])
+    body = await asyncio.get_running_loop().run_in_executor(request.app[RENDERER], exposition.render, collected)
     return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

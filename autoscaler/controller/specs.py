@@ -104,7 +104,10 @@ class Resolver:
         known = self._newest.get(meta.uid)
         if known is None or known[0] != made_from:
             identity = identity_of(msgspec.to_builtins(workload.spec.serving))
-            known = self._newest[meta.uid] = (made_from, identify(meta.name, identity, taken, collision_count))
+            newest, collisions = identify(meta.name, identity, taken, collision_count)
+            if newest.name in stored:  # equal by digest; a template is long, and there is one copy of it already
+                newest = replace(newest, identity=stored[newest.name].data or identity)
+            known = self._newest[meta.uid] = (made_from, (newest, collisions))
         return known[1]
 
     def forget_all_but(self, uids: Set[str]) -> None:

@@ -24,7 +24,6 @@ import yaml
 from tests.chart.install import Installed, install
 from tests.realcluster.cluster import Cluster
 
-
 START_S = 120.0  # a machine with much other work may take a minute; only a hang decides
 
 

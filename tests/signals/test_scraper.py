@@ -243,10 +243,11 @@ async def test_above_the_budget_the_period_is_stretched_and_told() -> None:
 
 async def test_the_pods_of_a_workload_are_visited_together() -> None:
     """Else a request that moves from one pod to another is counted on both, or on neither."""
-    async with scene(pods=10, period_s=0.5) as world:
-        await until(lambda: all(pod.requests >= 7 for pod in world.pods))
-        rounds = [sorted(pod.asked_at[number] for pod in world.pods) for number in range(2, 7)]
-        assert min(asked_at[-1] - asked_at[0] for asked_at in rounds) < 0.1
+    async with scene(pods=10, period_s=1.0) as world:
+        await until(lambda: all(pod.requests >= 5 for pod in world.pods))
+        rounds = [sorted(pod.asked_at[number] for pod in world.pods) for number in range(1, 5)]
+        # spread over the period it would be 0.9 s in every round
+        assert min(asked_at[-1] - asked_at[0] for asked_at in rounds) < 0.6
 
 
 @pytest.mark.parametrize(

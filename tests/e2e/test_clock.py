@@ -48,7 +48,7 @@ def test_steps_of_five_minutes_with_deadlines_pending(
     cluster: Cluster, namespace: str, servers: ModelServers, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """Steady load, a scale-down delay, a retention and an initialization timeout; the load comes and goes meanwhile."""
-    hold_s = 25
+    hold_s = 45
     offers = {"steady": (25, STEADY), "bursts-1": (6, STEADY), "bursts-2": (6, STEADY)}
     offers["delays"] = (25, {**STEADY, "scaleDownDelaySeconds": hold_s})
     activation = {"page": "gateway", "metric": "gateway_pending_requests"}
@@ -79,6 +79,8 @@ def test_steps_of_five_minutes_with_deadlines_pending(
         machine.set(-300.0)
         assert time.time() - calm_at < hold_s, "a machine too slow for this test"
         workloads["retains"].wait_replicas(0, timeout_s=120)
+        lowered = {"delays", "retains"}
+        cluster.wait_for(lambda: lowered <= {each.workload for each in running.counts()}, "both to be lowered", 120)
         for name in ("delays", "retains"):
             first = next(each for each in running.counts() if each.workload == name)
             assert first.asked_at - calm_at >= hold_s - SLOTS_S, name

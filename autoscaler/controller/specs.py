@@ -33,6 +33,7 @@ from autoscaler.model.workload import (
     WorkloadSpec,
 )
 from autoscaler.scaling.allocation import Domain
+from autoscaler.signals.engines import ENGINES, METRICS_PATH
 from rollouts.revision import Revision, identify, identity_of
 
 DEFAULT_POOL: Final = "default"
@@ -213,13 +214,14 @@ def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any]) -> WorkloadSpec
 
 
 def _serving(serving: Serving, port: int) -> ServingSpec:
-    metrics = serving.metrics
+    metrics, engine = serving.metrics, Engine(serving.engine or Engine.AUTO)
+    words = ENGINES.get(engine)
     return ServingSpec(
         port=port,
         protocol=Protocol(serving.protocol or Protocol.HTTP),
-        metrics_port=(metrics.port if metrics else None) or port,
-        metrics_path=(metrics.path if metrics else None) or "/metrics",
-        engine=Engine(serving.engine or Engine.AUTO),
+        metrics_port=(metrics.port if metrics else None) or (words.port if words else None) or port,
+        metrics_path=(metrics.path if metrics else None) or (words.path if words else METRICS_PATH),
+        engine=engine,
     )
 
 

@@ -72,7 +72,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class PodFault:
-    """Why one pod has no fresh page. `reason` is one of a small closed set, e.g. "http 500", "time-out"."""
+    """Why one pod has no fresh value, e.g. "http 500", "time-out", "triton has no series for running requests"."""
 
     pod: str
     reason: str

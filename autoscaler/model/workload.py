@@ -33,6 +33,12 @@ class Mode(StrEnum):
 class Engine(StrEnum):
     AUTO = "auto"  # recognised from the page
     VLLM = "vllm"
+    SGLANG = "sglang"
+    TGI = "tgi"
+    NIM = "nim"
+    TRITON = "triton"
+    TENSORRT_LLM = "tensorrt-llm"
+    DYNAMO = "dynamo"
     CUSTOM = "custom"  # the pods expose the metric by its own name
 
 

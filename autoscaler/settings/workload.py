@@ -97,9 +97,10 @@ class MetricsEndpoint(Ruled):
     """Where a pod shows its metrics."""
 
     port: Port | None = None
-    """Port of the metrics page (default: the serving port)."""
+    """Port of the metrics page (default: the serving port; 8002 with engine triton)."""
     path: MetricsPath | None = None
-    """Path of the metrics page (default: the one of the engine, mostly /metrics)."""
+    """Path of the metrics page (default /metrics; /v1/metrics with engine nim, /prometheus/metrics with
+    tensorrt-llm)."""
 
 
 class Serving(Ruled):
@@ -112,7 +113,8 @@ class Serving(Ruled):
     """http or grpc (default http)."""
     metrics: MetricsEndpoint | None = None
     engine: Engine | None = None
-    """Whose metrics the pods show (default auto: recognised from the page)."""
+    """Whose metrics the pods show (default auto: recognised from the page). With custom, autoscaling names a metric
+    of the pods."""
     initialization_timeout_seconds: Positive | None = None
     """The first revision has failed, and its GPUs are released, unless it is ready within this time (default: no
     limit)."""
@@ -166,7 +168,7 @@ class WorkloadSpec(Ruled):
         Rule(
             field="autoscaling.metric",
             says="metric {metric} is read from an engine, and engine is custom; set metric to the name of a metric "
-            "that the pods expose, or engine to auto or vllm",
+            "that the pods expose, or engine to auto",
             cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
             f"!has(self.autoscaling.metric) || !(self.autoscaling.metric in {_SIGNALS})",
             holds=lambda it: not it.is_custom or it.metric not in set(Signal),
@@ -174,7 +176,7 @@ class WorkloadSpec(Ruled):
         Rule(
             field="autoscaling.metric",
             says="metric is missing: with engine custom nothing else tells 0 from 1 replica; set metric to the name "
-            "of a metric that the pods expose, or engine to auto or vllm",
+            "of a metric that the pods expose, or engine to auto",
             cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
             "has(self.autoscaling.metric) || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0",
             holds=lambda it: (

@@ -124,6 +124,27 @@ def test_blocks_inside_are_merged_field_by_field() -> None:
     assert (spec.serving.port, spec.serving.metrics_port, spec.serving.metrics_path) == (8000, 9000, "/v1/metrics")
 
 
+@pytest.mark.parametrize(
+    ("engine", "metrics", "port", "path"),
+    [
+        (None, None, 8000, "/metrics"),
+        ("sglang", None, 8000, "/metrics"),
+        ("nim", None, 8000, "/v1/metrics"),
+        ("tensorrt-llm", None, 8000, "/prometheus/metrics"),
+        ("triton", None, 8002, "/metrics"),
+        ("triton", {"port": 9000}, 9000, "/metrics"),
+        ("nim", {"path": "/metrics"}, 8000, "/metrics"),
+        ("custom", {"port": 9100, "path": "/stats"}, 9100, "/stats"),
+    ],
+)
+def test_the_page_is_where_the_engine_has_it_unless_the_workload_says_otherwise(
+    engine: str | None, metrics: dict[str, Any] | None, port: int, path: str
+) -> None:
+    serving = {"port": 8000, "engine": engine, "metrics": metrics, "deployment": {"template": TEMPLATE}}
+    found = resolved({}, serving=serving).serving
+    assert (found.metrics_port, found.metrics_path) == (port, path)
+
+
 def test_a_namespace_named_like_a_project_that_does_not_list_it_spends_nothing_of_it() -> None:
     operator = Operator(projects={"team-a": "ml"}, limits={("ml", "default"): {"nvidia.com/gpu": 8000}})
     assert resolved({}, operator).project == "namespace/ml"

@@ -320,10 +320,10 @@ REFUSALS = [
         'supported values: "active", "paused"',
     ),
     Refusal(
-        "an engine that is not read yet",
-        {"spec.serving.engine": "sglang"},
-        "value 'sglang' is not known; allowed: auto, vllm, custom",
-        'supported values: "auto", "vllm", "custom"',
+        "an engine that nobody reads",
+        {"spec.serving.engine": "ollama"},
+        "value 'ollama' is not known; allowed: auto, vllm, sglang, tgi, nim, triton, tensorrt-llm, dynamo, custom",
+        'supported values: "auto", "vllm", "sglang", "tgi", "nim", "triton", "tensorrt-llm", "dynamo", "custom"',
     ),
     Refusal(
         "a priority that does not exist",

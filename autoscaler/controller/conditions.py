@@ -8,7 +8,7 @@ from autoscaler.controller.phases import Phase, shortfall
 from autoscaler.controller.specs import Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.report import ConditionReport, Counts, Status
-from autoscaler.model.signal import Quality
+from autoscaler.model.signal import Direction, Quality
 from autoscaler.model.workload import Mode, WorkloadSpec
 from rollouts.record import Phase as RolloutPhase
 from rollouts.record import Record
@@ -145,7 +145,8 @@ def _signal_text(decision: ScalingDecision) -> str:
 
 def _missing(facts: Facts) -> str:
     """ "3 of 6 pods have no fresh page with concurrency (pod-a: http 500): no scale-down until they have"."""
-    used = facts.decision.inputs[0] if facts.decision.inputs else None
+    may_lower = [each for each in facts.decision.inputs if each.direction is not Direction.UP]
+    used = next((each for each in may_lower if each.quality is facts.decision.quality), next(iter(may_lower), None))
     fresh, expected = (used.pods_fresh, used.pods_expected) if used else (0, facts.counts.ready)
     name = used.name if used else "metrics"
     faults = f" ({'; '.join(facts.decision.faults[:3])})" if facts.decision.faults else ""

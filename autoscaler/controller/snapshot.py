@@ -227,9 +227,9 @@ def scrape_targets(snapshot: Snapshot) -> dict[WorkloadKey, ScrapeTarget]:
     """The pods to scrape: those that serve."""
     targets = {}
     for subject in snapshot.subjects:
-        serving, signal = subject.spec.serving, subject.spec.scaling.signal
-        if subject.pods and signal is not None:
+        serving, signals = subject.spec.serving, subject.spec.scaling.signals
+        if subject.pods and signals:
             targets[subject.key] = ScrapeTarget(
-                serving.metrics_port, serving.metrics_path, serving.engine, (signal,), subject.pods
+                serving.metrics_port, serving.metrics_path, serving.engine, signals, subject.pods
             )
     return targets

@@ -46,6 +46,13 @@ class Activation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] | None = None
 
 
+class FurtherSignal(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    metric: str | None = None
+    threshold: int | str | None = None
+    percentile: float | None = None
+    direction: str | None = None
+
+
 class Autoscaling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     min_replicas: int | None = None
     max_replicas: int | None = None
@@ -54,6 +61,7 @@ class Autoscaling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metric: str | None = None
     metric_threshold: int | str | None = None
     metric_threshold_percentage: float | None = None
+    signals: list[FurtherSignal] | None = None
     scale_to_zero_retention_seconds: int | None = None
     scale_down_delay_seconds: int | None = None
     concurrency_hard_limit: int | None = None
@@ -100,6 +108,7 @@ class SignalStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str | None = None
     value: str | None = None
     target: str | None = None
+    recommended: int | None = None
     quality: str | None = None
     age_seconds: int | None = None
     pods_fresh: int | None = None

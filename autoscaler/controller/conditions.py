@@ -132,9 +132,10 @@ def _scaling_active(facts: Facts) -> ConditionReport:
     if facts.counts.ready == 0:
         return ConditionReport("ScalingActive", Status.TRUE, "ValidMetricFound", "no replica to measure")
     bad = facts.untrusted_for_s >= facts.patience_s
-    if bad and decision.quality is Quality.ABSENT:
+    best = min((each.quality for each in decision.inputs), key=list(Quality).index, default=None)
+    if bad and best is Quality.ABSENT:  # of several signals one suffices to raise; `Fallback` tells of the others
         return ConditionReport("ScalingActive", Status.FALSE, "MetricsUnavailable", _missing(facts))
-    if bad and decision.quality is Quality.STALE:
+    if bad and best is Quality.STALE:
         return ConditionReport("ScalingActive", Status.FALSE, "MetricsStale", _missing(facts))
     return ConditionReport("ScalingActive", Status.TRUE, "ValidMetricFound", _signal_text(decision))
 

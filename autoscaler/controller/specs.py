@@ -13,12 +13,19 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Serving, Spec, unix_seconds
+from autoscaler.cluster.inferenceworkload import (
+    Autoscaling,
+    FurtherSignal,
+    InferenceWorkload,
+    Serving,
+    Spec,
+    unix_seconds,
+)
 from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.workloads.deployment import digest_of
 from autoscaler.model.quantity import parse_quantity
 from autoscaler.model.resources import ResourceVector, pod_demand
-from autoscaler.model.signal import Signal, SignalSpec
+from autoscaler.model.signal import Direction, Signal, SignalSpec
 from autoscaler.model.workload import (
     ActivationSpec,
     DesiredPhase,
@@ -41,6 +48,7 @@ UTILIZATION_PERCENT: Final = 70.0  # Run:ai's and Knative's default, of throughp
 LATENCY_ACTS_AT: Final = 0.5  # of the threshold: latency is a cliff (llm-d's one-replica knee)
 KV_CACHE_ACTS_AT: Final = 0.9
 KV_CACHE_THRESHOLD: Final = 0.8
+PERCENTILE: Final = 99.0
 LEAST_THRESHOLD: Final = 1e-6
 MOST_THRESHOLD: Final = 1e12
 LATENCIES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
@@ -246,6 +254,7 @@ def _scaling(asked: Autoscaling, manual: int | None, operator: Operator) -> Scal
         activation=_activation(asked, operator),
         kpa=operator.kpa,
         ceiling_replicas=operator.ceiling_replicas,
+        further_signals=_further_signals(asked),
     )
 
 
@@ -268,21 +277,43 @@ def _signal(asked: Autoscaling, least: int, most: int) -> SignalSpec | None:
         if (least, most) == (0, 1):
             return SignalSpec(Signal.CONCURRENCY, 1.0, 1.0)  # any request at all
         raise ValueError(f"autoscaling.metric is required where minReplicas ({least}) < maxReplicas ({most})")
-    threshold = _threshold(asked.metric, asked.metric_threshold)
+    threshold = _threshold(asked.metric, asked.metric_threshold, "metricThreshold")
     return SignalSpec(asked.metric, threshold, threshold * _acts_at(asked.metric, asked.metric_threshold_percentage))
 
 
-def _threshold(metric: str, given: int | str | None) -> float:
+def _further_signals(asked: Autoscaling) -> tuple[SignalSpec, ...]:
+    """Those beside `metric`, which a percentage concerns as well."""
+    found = tuple(_further(each, asked.metric_threshold_percentage) for each in asked.signals or ())
+    names = [asked.metric, *(each.name for each in found)]
+    if found and asked.metric is None:
+        raise ValueError("autoscaling.metric is required with autoscaling.signals: it is the first of them")
+    if len(set(names)) < len(names):
+        raise ValueError(f"autoscaling.signals must name each metric once, not {', '.join(map(str, names))}")
+    return found
+
+
+def _further(asked: FurtherSignal, percentage: float | None) -> SignalSpec:
+    if asked.metric is None:
+        raise ValueError("autoscaling.signals needs a metric in each entry")
+    threshold = _threshold(asked.metric, asked.threshold, "signals.threshold")
+    return SignalSpec(
+        name=asked.metric,
+        threshold=threshold,
+        target=threshold * _acts_at(asked.metric, percentage),
+        percentile=(PERCENTILE if asked.percentile is None else asked.percentile) / 100,
+        direction=Direction(asked.direction or Direction.BOTH),
+    )
+
+
+def _threshold(metric: str, given: int | str | None, field: str) -> float:
     """In base units. Latency-like: plain integers are milliseconds (Run:ai), quantities seconds (`500m`)."""
     if given is None:
         if metric == Signal.KV_CACHE:
             return KV_CACHE_THRESHOLD
-        raise ValueError(f"autoscaling.metricThreshold is required with metric {metric}")
+        raise ValueError(f"autoscaling.{field} is required with metric {metric}")
     value = float(min(max(parse_quantity(given), Fraction(-1)), Fraction(10**30)))  # before it could overflow
     if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
-        raise ValueError(
-            f"autoscaling.metricThreshold is {given}, must be from {LEAST_THRESHOLD:g} to {MOST_THRESHOLD:g}"
-        )
+        raise ValueError(f"autoscaling.{field} is {given}, must be from {LEAST_THRESHOLD:g} to {MOST_THRESHOLD:g}")
     plain = isinstance(given, int) or given.isdigit()
     return value / 1000 if metric in LATENCIES and plain else value
 

@@ -174,6 +174,18 @@ class WorkloadSpec(Ruled):
             holds=lambda it: not it.is_custom or it.metric not in set(Signal),
         ),
         Rule(
+            field="autoscaling.signals",
+            says="signals has a metric that is read from an engine, and engine is custom; set it to the name of a "
+            "metric that the pods expose, or engine to auto",
+            cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
+            f"!has(self.autoscaling.signals) || !self.autoscaling.signals.exists(s, s.metric in {_SIGNALS})",
+            holds=lambda it: (
+                not it.is_custom
+                or it.autoscaling is None
+                or not any(each.metric in set(Signal) for each in it.autoscaling.signals or ())
+            ),
+        ),
+        Rule(
             field="autoscaling.metric",
             says="metric is missing: with engine custom nothing else tells 0 from 1 replica; set metric to the name "
             "of a metric that the pods expose, or engine to auto",

@@ -75,6 +75,32 @@ def test_thresholds_become_base_units_and_the_level_where_we_act(
     assert signal.target == pytest.approx(target)
 
 
+def test_several_signals_each_have_a_target_a_percentile_and_a_direction() -> None:
+    further = [
+        {"metric": "concurrency", "threshold": 10},
+        {"metric": "throughput", "threshold": 50, "direction": "up"},
+        {"metric": "ttft", "threshold": 800, "percentile": 95},
+        {"metric": "kv-cache", "direction": "down"},
+    ]
+    asked = {"maxReplicas": 8, "metric": "latency", "metricThreshold": "500m", "signals": further}
+    found = resolved(asked).scaling.signals
+    assert [(each.name, each.threshold, round(each.target, 9), each.percentile) for each in found] == [
+        ("latency", 0.5, 0.25, 0.99),
+        ("concurrency", 10.0, 7.0, 0.99),
+        ("throughput", 50.0, 35.0, 0.99),
+        ("ttft", 0.8, 0.4, 0.95),
+        ("kv-cache", 0.8, 0.72, 0.99),
+    ]
+    assert [str(each.direction) for each in found] == ["both", "both", "up", "both", "down"]
+
+
+def test_a_percentage_concerns_every_signal_that_takes_one() -> None:
+    further = [{"metric": "throughput", "threshold": 50}, {"metric": "queue", "threshold": 4}]
+    asked = {"maxReplicas": 8, "metric": "concurrency", "metricThreshold": 10, "metricThresholdPercentage": 50}
+    scaling = resolved({**asked, "signals": further}).scaling
+    assert [each.target for each in scaling.signals] == [5.0, 25.0, 4.0]
+
+
 def test_zero_or_one_without_a_metric_is_any_request_at_all() -> None:
     scaling = resolved({"minReplicas": 0}).scaling
     assert (scaling.max_replicas, scaling.signal.name if scaling.signal else "", scaling.initial_replicas) == (
@@ -179,6 +205,29 @@ def test_activation_names_a_page_of_the_configuration() -> None:
             {},
             "ScalingActive",
             "must be from 1e-06 to 1e+12",
+        ),
+        (
+            {"maxReplicas": 2, "metric": "queue", "metricThreshold": 1, "signals": [{"metric": "ttft"}]},
+            {},
+            "ScalingActive",
+            "autoscaling.signals.threshold is required with metric ttft",
+        ),
+        (
+            {
+                "maxReplicas": 2,
+                "metric": "queue",
+                "metricThreshold": 1,
+                "signals": [{"metric": "queue", "threshold": 1}],
+            },
+            {},
+            "ScalingActive",
+            "autoscaling.signals must name each metric once, not queue, queue",
+        ),
+        (
+            {"minReplicas": 2, "signals": [{"metric": "queue", "threshold": 1}]},
+            {},
+            "ScalingActive",
+            "autoscaling.metric is required with autoscaling.signals",
         ),
         ({"activation": {"page": "nowhere", "metric": "m"}}, {}, "ScalingActive", "activationPages are: gateway"),
         ({}, {"project": "other"}, "ProjectDenied", "namespace ml belongs to ml, not to other"),

@@ -249,6 +249,87 @@ REFUSALS = [
         "value 101 is out of range; allowed: a number from 1 to 100",
         "should be less than or equal to 100",
     ),
+    # several signals
+    Refusal(
+        "signals without metric",
+        _only(minReplicas=2, signals=[{"metric": "queue", "threshold": 5}]),
+        "signals stands beside metric, which is the first signal, and metric is unset; set metric and metricThreshold",
+        at="signals",
+    ),
+    Refusal(
+        "a signal that metric names already",
+        _scaling(signals=[{"metric": "concurrency", "threshold": 5}]),
+        "signals has a metric twice, or the one that metric has; name each metric once",
+    ),
+    Refusal(
+        "a signal twice",
+        _scaling(signals=[{"metric": "queue", "threshold": 5}, {"metric": "queue", "threshold": 6}]),
+        "signals has a metric twice, or the one that metric has; name each metric once",
+    ),
+    Refusal(
+        "a signal without threshold",
+        _scaling(signals=[{"metric": "queue"}]),
+        "threshold is missing: say how much of queue one replica should carry; set a number or quantity above 0",
+        at="threshold",
+    ),
+    Refusal(
+        "a signal with a threshold of zero",
+        _scaling(signals=[{"metric": "queue", "threshold": 1}, {"metric": "tokens", "threshold": "0m"}]),
+        "threshold 0m is not above 0; set a number or quantity above 0",
+        at="signals[1].threshold",
+    ),
+    Refusal(
+        "a signal that asks for more than the whole KV cache",
+        _scaling(signals=[{"metric": "kv-cache", "threshold": 80}]),
+        "threshold 80 is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+        at="threshold",
+    ),
+    Refusal(
+        "a percentile of requests",
+        _scaling(signals=[{"metric": "queue", "threshold": 5, "percentile": 95}]),
+        "percentile 95 applies to the metrics latency, ttft and itl only, and metric is queue; remove percentile",
+        at="percentile",
+    ),
+    Refusal(
+        "a percentile above a hundred",
+        _scaling(signals=[{"metric": "ttft", "threshold": 500, "percentile": 101}]),
+        "value 101 is out of range; allowed: a number from 1 to 100",
+        "should be less than or equal to 100",
+        at="percentile",
+    ),
+    Refusal(
+        "a direction that does not exist",
+        _scaling(signals=[{"metric": "queue", "threshold": 5, "direction": "sideways"}]),
+        "value 'sideways' is not known; allowed: both, up, down",
+        'supported values: "both", "up", "down"',
+        at="direction",
+    ),
+    Refusal(
+        "a signal without metric",
+        _scaling(signals=[{"threshold": 5}]),
+        "is missing; allowed: concurrency, queue",
+        "Required value",
+        at="metric",
+    ),
+    Refusal(
+        "eight signals beside metric",
+        _scaling(signals=[{"metric": f"m{i}", "threshold": 5} for i in range(8)]),
+        "is out of range",
+        "must have at most 7 items",
+    ),
+    Refusal(
+        "a misspelt field of a signal",
+        _scaling(signals=[{"metric": "queue", "metricThreshold": 5}]),
+        "unknown key, did you mean",
+        'unknown field "spec.autoscaling.signals[0].metricThreshold"',
+        at="metricThreshold",
+    ),
+    Refusal(
+        "an engine's signal among several with engine custom",
+        {"spec.serving.engine": "custom", **_scaling(metric="my_queue", signals=[{"metric": "ttft", "threshold": 5}])},
+        "signals has a metric that is read from an engine, and engine is custom; set it to the name of a metric that",
+        at="signals",
+    ),
     # to zero and back
     Refusal(
         "retention where the last replica stays",
@@ -469,6 +550,25 @@ ACCEPTED = {
     "all of the KV cache": changed(_scaling(metric="kv-cache", metricThreshold=1)),
     "a share of the KV cache": changed(_scaling(metric="kv-cache", metricThreshold="0.8")),
     "a threshold in thousandths": changed(_scaling(metric="latency", metricThreshold="500m")),
+    "several signals": changed(
+        _scaling(
+            signals=[
+                {"metric": "latency", "threshold": "500m", "percentile": 95},
+                {"metric": "throughput", "threshold": 50, "direction": "up"},
+                {"metric": "kv-cache", "direction": "down"},
+                {"metric": "app:jobs", "threshold": 3, "percentile": None, "direction": "both"},
+            ]
+        )
+    ),
+    "an empty list of signals": changed(_only(minReplicas=2, signals=[])),
+    "a percentage that concerns a further signal": changed(
+        _scaling(
+            metric="latency",
+            metricThreshold=500,
+            metricThresholdPercentage=80,
+            signals=[{"metric": "concurrency", "threshold": 10}],
+        )
+    ),
     "a percentage with a fraction": changed(_scaling(metricThresholdPercentage=72.5)),
     "to zero on throughput": changed(_scaling(minReplicas=0, metric="throughput", scaleToZeroRetentionSeconds=3600)),
     "to zero on a metric of the pods, woken by a page": changed(

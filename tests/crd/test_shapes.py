@@ -65,6 +65,8 @@ def test_what_the_models_accept_the_structs_decode_without_loss(document: dict[s
 
 def _without_nulls(value: Any) -> Any:
     """Nulls outside the template are the same as unset."""
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value]
     if not isinstance(value, dict):
         return value
     return {

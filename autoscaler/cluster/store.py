@@ -9,7 +9,15 @@ from typing import Generic, TypeVar
 from autoscaler.cluster import resources
 from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import Autoscaler, ControllerRevision, Deployment, Pod, Resource, Service
+from autoscaler.cluster.resources import (
+    DEPLOYMENTS,
+    Autoscaler,
+    ControllerRevision,
+    Pod,
+    Resource,
+    Scalable,
+    Service,
+)
 from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 
 T = TypeVar("T", bound=HasMetadata)
@@ -95,7 +103,8 @@ class Store:
         self._pods_by_revision = Index[Pod, list[Pod]](resources.OWNER_REVISION_LABEL, _as_list)
         self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
         self.workloads = copies(resources.WORKLOADS, InferenceWorkload, "", changed)
-        self.deployments = copies(resources.DEPLOYMENTS, Deployment, ours)
+        self.deployments = copies(DEPLOYMENTS, Scalable, ours)
+        self.scalables = {DEPLOYMENTS: self.deployments}  # the revisions' objects, by where their kind lives
         self.revisions = copies(
             resources.CONTROLLER_REVISIONS, ControllerRevision, ours, moved=self._revisions_by_workload.moved
         )
@@ -105,10 +114,10 @@ class Store:
         self.scaled_objects = copies(resources.SCALED_OBJECTS, Autoscaler, "", optional=True)
 
     @property
-    def copies(self) -> list[Watched[InferenceWorkload] | Watched[Deployment] | Watched[Pod]]:
+    def copies(self) -> list[Watched[InferenceWorkload] | Watched[Scalable] | Watched[Pod]]:
         """Every copy of every kind."""
-        ours = (self.workloads, self.deployments, self.revisions, self.pods, self.services)
-        kinds = (*ours, self.horizontal_pod_autoscalers, self.scaled_objects)
+        objects = (self.deployments, self.pods, self.services)
+        kinds = (self.workloads, *objects, self.revisions, self.horizontal_pod_autoscalers, self.scaled_objects)
         return [copy for kind in kinds for copy in kind.values()]  # type: ignore[misc]
 
     @property

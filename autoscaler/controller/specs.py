@@ -15,7 +15,7 @@ import msgspec
 
 from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Serving, Spec, unix_seconds
 from autoscaler.cluster.resources import ControllerRevision
-from autoscaler.cluster.workloads.deployment import digest_of
+from autoscaler.cluster.scalable import digest_of
 from autoscaler.model.quantity import parse_quantity
 from autoscaler.model.resources import ResourceVector, pod_demand
 from autoscaler.model.signal import Signal, SignalSpec

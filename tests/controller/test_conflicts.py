@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import Autoscaler, Deployment
+from autoscaler.cluster.resources import Autoscaler, Scalable
 from autoscaler.cluster.scalers import Scaler, Target, by_target
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.cycle import Cycle
@@ -26,12 +26,12 @@ HPA: Rival = (Scaler("HorizontalPodAutoscaler", "hpa"), Target("ml", "apps", "De
 NOW = 1_000_000.0
 
 
-def deployment(name: str, replicas: int, generation: int, manager: str = "flux") -> Deployment:
+def deployment(name: str, replicas: int, generation: int, manager: str = "flux") -> Scalable:
     fields: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
     managed = [{"manager": manager, "subresource": "scale", "time": "2026-01-31T12:00:00Z", "fieldsV1": fields}]
     metadata = {"name": name, "namespace": "ml", "uid": "d", "generation": generation, "managedFields": managed}
     return msgspec.json.decode(
-        msgspec.json.encode({"metadata": metadata, "spec": {"replicas": replicas}}), type=Deployment
+        msgspec.json.encode({"metadata": metadata, "spec": {"replicas": replicas}}), type=Scalable
     )
 
 
@@ -122,7 +122,7 @@ def fought(conflicts: Conflicts, changes: int, manager: str = "flux") -> dict[Wo
     """What is said after so many changes of the count by this manager, each of them corrected."""
     found: dict[WorkloadKey, str] = {}
     for number in range(changes + 1):
-        there = replace(subject(), deployment=deployment("chat-1", 7 if number else 2, 2 * number, manager))
+        there = replace(subject(), there=deployment("chat-1", 7 if number else 2, 2 * number, manager))
         told = conflicts.find(snapshot(there, at_s=NOW + 10 * number))
         found = {key: f"{trouble.reason}: {trouble.message}" for key, trouble in told.items()}
     return found

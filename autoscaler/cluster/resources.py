@@ -39,6 +39,9 @@ class Resource:
 
 WORKLOADS: Final = Resource(f"{GROUP}/v1alpha1", "inferenceworkloads", "InferenceWorkload")
 DEPLOYMENTS: Final = Resource("apps/v1", "deployments", "Deployment")
+LEADER_WORKER_SETS: Final = Resource(  # known only where LeaderWorkerSet is
+    "leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet"
+)
 CONTROLLER_REVISIONS: Final = Resource("apps/v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("v1", "pods", "Pod")
 SERVICES: Final = Resource("v1", "services", "Service")
@@ -108,7 +111,7 @@ class ScalableStatus(Struct, frozen=True):
 
 
 class Scalable(Struct, frozen=True):
-    """The object of a revision, whatever its kind."""
+    """The object of a revision, whatever its kind: a Deployment, or a LeaderWorkerSet, whose replicas are groups."""
 
     metadata: ScalableMetadata
     spec: ScalableSpec = ScalableSpec()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
-from autoscaler.cluster.errors import Conflict
+from autoscaler.cluster.errors import Conflict, NotFound
 from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import check_owned, metadata_of
@@ -30,7 +30,7 @@ from autoscaler.cluster.resources import (
     Scalable,
 )
 from rollouts.machine import ObservedRevision
-from rollouts.revision import Revision
+from rollouts.revision import ANNOTATIONS, Revision
 
 Content = Mapping[str, Any]  # of a revision, or one field of it
 
@@ -119,6 +119,10 @@ class ScalableRevisions:
         body = render(kind, self._workload, revision, self._contents[revision], replicas, self._orphan, self._epoch)
         try:
             await self._api.call("POST", kind.resource.path(namespace), params=AS_OURSELVES, body=body)
+        except NotFound as error:
+            if error.reason:  # the server says what is missing: the namespace
+                raise
+            raise NotFound(f"{kind.resource.kind} is not installed in this cluster", error.status) from error
         except Conflict:  # an earlier try arrived, or it is somebody else's
             there = await self._read(kind, revision)
             check_owned(self._workload, there.metadata, kind.resource.kind)
@@ -174,11 +178,11 @@ def render(
 ) -> dict[str, Any]:
     """The object of a revision. Its pods carry the user's labels and ours."""
     own = {WORKLOAD_LABEL: workload.metadata.name, OWNER_REVISION_LABEL: revision}
-    labels, annotations = {OWNER_REVISION_LABEL: revision}, {EPOCH_ANNOTATION: str(epoch)}
+    annotations = {**identity.get(ANNOTATIONS, {}), EPOCH_ANNOTATION: str(epoch)}
     return {
         "apiVersion": kind.resource.group_version,
         "kind": kind.resource.kind,
-        "metadata": metadata_of(workload, revision, orphan, labels, annotations),
+        "metadata": metadata_of(workload, revision, orphan, {OWNER_REVISION_LABEL: revision}, annotations),
         "spec": {"replicas": replicas, **kind.spec(identity[kind.field], own, revision)},
     }
 
@@ -206,5 +210,5 @@ def is_ready(pod: Pod) -> bool:
 
 
 def serves(pod: Pod) -> bool:
-    """Ready, and one that Services select."""
+    """Ready, and one that Services select: of a group the leader alone, whatever else listens on the same port."""
     return REVISION_LABEL in (pod.metadata.labels or {}) and is_ready(pod)

@@ -11,6 +11,7 @@ from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import (
     DEPLOYMENTS,
+    LEADER_WORKER_SETS,
     Autoscaler,
     ControllerRevision,
     Pod,
@@ -104,7 +105,11 @@ class Store:
         self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
         self.workloads = copies(resources.WORKLOADS, InferenceWorkload, "", changed)
         self.deployments = copies(DEPLOYMENTS, Scalable, ours)
-        self.scalables = {DEPLOYMENTS: self.deployments}  # the revisions' objects, by where their kind lives
+        self.leader_worker_sets = copies(LEADER_WORKER_SETS, Scalable, ours, optional=True)
+        self.scalables = {  # the revisions' objects, by where their kind lives
+            DEPLOYMENTS: self.deployments,
+            LEADER_WORKER_SETS: self.leader_worker_sets,
+        }
         self.revisions = copies(
             resources.CONTROLLER_REVISIONS, ControllerRevision, ours, moved=self._revisions_by_workload.moved
         )
@@ -116,7 +121,7 @@ class Store:
     @property
     def copies(self) -> list[Watched[InferenceWorkload] | Watched[Scalable] | Watched[Pod]]:
         """Every copy of every kind."""
-        objects = (self.deployments, self.pods, self.services)
+        objects = (self.deployments, self.leader_worker_sets, self.pods, self.services)
         kinds = (self.workloads, *objects, self.revisions, self.horizontal_pod_autoscalers, self.scaled_objects)
         return [copy for kind in kinds for copy in kind.values()]  # type: ignore[misc]
 
@@ -126,9 +131,9 @@ class Store:
 
     def follows(self, namespace: str) -> bool:
         """Is what runs there seen as it is now? After an outage not at once: much may have changed meanwhile."""
-        kinds = (self.deployments, self.pods)
+        kinds = (self.deployments, self.leader_worker_sets, self.pods)
         copies = [kind.get("", kind.get(namespace)) for kind in kinds]
-        return all(copy is not None and copy.follows for copy in copies)
+        return all(copy is not None and (copy.follows or copy.absent) for copy in copies)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from autoscaler.cluster.scalable import Kind
 from autoscaler.cluster.store import Store
-from autoscaler.cluster.workloads import deployment
+from autoscaler.cluster.workloads import deployment, leaderworkerset
 
-KINDS: Final = (deployment.KIND,)
+KINDS: Final = (deployment.KIND, leaderworkerset.KIND)
 
 
 def kind_of(store: Store, namespace: str, revision: str, identity: Mapping[str, Any] | None) -> Kind:

@@ -10,7 +10,7 @@ import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import owned
-from autoscaler.cluster.resources import GROUP, WORKLOADS, ControllerRevision, Pod, Scalable
+from autoscaler.cluster.resources import GROUP, REVISION_LABEL, WORKLOADS, ControllerRevision, Pod, Scalable
 from autoscaler.cluster.scalable import Kind, is_live, serves
 from autoscaler.cluster.scalers import Scaler, Target, by_target
 from autoscaler.cluster.status import record_of
@@ -19,9 +19,16 @@ from autoscaler.cluster.traffic import service as service_traffic
 from autoscaler.cluster.workloads import deployment
 from autoscaler.controller.kinds import kind_of
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.specs import DEFAULT_POOL, Resolver, Unresolved, of_revision, project_of
+from autoscaler.controller.specs import (
+    DEFAULT_POOL,
+    Resolver,
+    Unresolved,
+    demand_of_pods,
+    of_revision,
+    project_of,
+)
 from autoscaler.model.decision import Observation
-from autoscaler.model.resources import ResourceVector, add, pod_demand, times
+from autoscaler.model.resources import ResourceVector, add
 from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import Mode, WorkloadKey, WorkloadSpec
 from autoscaler.scaling.allocation import Domain
@@ -122,15 +129,13 @@ def _held_by_others(
     held: dict[Domain, dict[str, int]] = {}
     for (namespace, revision), group in pods.items():
         stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
-        live = sum(1 for pod in group if is_live(pod))
+        live = [pod for pod in group if is_live(pod)]
         if stored is None or not live:
             continue
-        try:
-            demand = pod_demand(((stored.data or {}).get("deployment") or {}).get("template", {}).get("spec") or {})
-        except (ValueError, AttributeError, TypeError):
-            continue
+        leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
+        demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
         domain = (project_of(namespace, resolver.operator), DEFAULT_POOL)
-        held[domain] = add(held.get(domain, {}), times(demand, live))
+        held[domain] = add(held.get(domain, {}), demand)
     return held
 
 

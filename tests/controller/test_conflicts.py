@@ -11,6 +11,7 @@ import pytest
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import Autoscaler, Scalable
 from autoscaler.cluster.scalers import Scaler, Target, by_target
+from autoscaler.cluster.workloads import leaderworkerset
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.snapshot import Rival, Snapshot, Subject, _rival
@@ -93,6 +94,22 @@ def test_only_the_current_revision_and_the_workload_itself_count(
     body = {"metadata": {"name": "hpa", "namespace": namespace}, "spec": {"scaleTargetRef": target}}
     scalers = by_target([msgspec.convert(body, Autoscaler)], [])
     assert (_rival(subject(), scalers) is not None) is (rival and namespace == "ml")
+
+
+def test_of_a_leader_worker_set_its_own_scale_counts() -> None:
+    target = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "chat-1"}
+    body = {"metadata": {"name": "hpa", "namespace": "ml"}, "spec": {"scaleTargetRef": target}}
+    scalers = by_target([msgspec.convert(body, Autoscaler)], [])
+    groups = replace(subject(), kind=leaderworkerset.KIND)
+    rival = _rival(groups, scalers)
+    assert rival == (Scaler("HorizontalPodAutoscaler", "hpa"), Target("ml", *target_of(target)))
+    assert _rival(subject(), scalers) is None, "that of a Deployment has another object"
+    told = Conflicts().find(snapshot(replace(groups, rival=rival)))[KEY].message
+    assert told.startswith("HorizontalPodAutoscaler hpa scales LeaderWorkerSet chat-1: ")
+
+
+def target_of(target: dict[str, str]) -> tuple[str, str, str]:
+    return target["apiVersion"].partition("/")[0], target["kind"], target["name"]
 
 
 # --- what is said ---

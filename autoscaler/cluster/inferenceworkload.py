@@ -26,6 +26,27 @@ class Deployment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     template: dict[str, Any] | None = None
 
 
+class SubGroupPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    sub_group_policy_type: str | None = None
+    sub_group_size: int | None = None
+
+
+class NetworkConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    subdomain_policy: str | None = None
+
+
+class LeaderWorkerSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The templates as stored, like that of a Deployment."""
+
+    size: int | None = None
+    leader_template: dict[str, Any] | None = None
+    worker_template: dict[str, Any] | None = None
+    startup_policy: str | None = None
+    restart_policy: str | None = None
+    sub_group_policy: SubGroupPolicy | None = None
+    network_config: NetworkConfig | None = None
+
+
 class MetricsEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int | None = None
     path: str | None = None
@@ -33,6 +54,7 @@ class MetricsEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Serving(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deployment: Deployment | None = None
+    leader_worker_set: LeaderWorkerSet | None = None
     port: int | None = None
     protocol: str | None = None
     metrics: MetricsEndpoint | None = None

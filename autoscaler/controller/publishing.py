@@ -16,7 +16,7 @@ import structlog
 from autoscaler.cluster.errors import ApiError
 from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import OWNER_REVISION_LABEL, WORKLOAD_LABEL
+from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL
 from autoscaler.cluster.status import NUMBERS_EVERY_S, StatusWriter, differs, render_conditions, timestamp
 from autoscaler.controller.reporting import Outcome, reason_text
 from autoscaler.controller.snapshot import Snapshot
@@ -154,7 +154,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
     }
     if report.spec is None:
         return status
-    labels = {WORKLOAD_LABEL: report.key.name, OWNER_REVISION_LABEL: report.revision or ""}
+    labels = {WORKLOAD_LABEL: report.key.name, REVISION_LABEL: report.revision or ""}  # a pod per replica
     status |= {
         "url": f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}",
         "replicas": counts.ready + counts.starting,

@@ -22,9 +22,9 @@ from autoscaler.cluster.inferenceworkload import (
     unix_seconds,
 )
 from autoscaler.cluster.resources import ControllerRevision
-from autoscaler.cluster.workloads.deployment import digest_of
+from autoscaler.cluster.scalable import digest_of
 from autoscaler.model.quantity import parse_quantity
-from autoscaler.model.resources import ResourceVector, pod_demand
+from autoscaler.model.resources import ResourceVector, add, pod_demand, times
 from autoscaler.model.signal import Direction, Signal, SignalSpec
 from autoscaler.model.workload import (
     ActivationSpec,
@@ -41,7 +41,7 @@ from autoscaler.model.workload import (
 )
 from autoscaler.scaling.allocation import Domain
 from autoscaler.signals.engines import ENGINES, METRICS_PATH
-from rollouts.revision import Revision, identify, identity_of
+from rollouts.revision import Revision, carried_annotations, identify, identity_of
 
 DEFAULT_POOL: Final = "default"
 UTILIZATION_PERCENT: Final = 70.0  # Run:ai's and Knative's default, of throughput and concurrency
@@ -51,6 +51,7 @@ KV_CACHE_THRESHOLD: Final = 0.8
 PERCENTILE: Final = 99.0
 LEAST_THRESHOLD: Final = 1e-6
 MOST_THRESHOLD: Final = 1e12
+_NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size")
 LATENCIES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
 UTILIZED: Final = frozenset({Signal.CONCURRENCY, Signal.THROUGHPUT})
 
@@ -109,10 +110,11 @@ class Resolver:
         """The revision that the stored template asks for, and the collision count that it needed."""
         meta = workload.metadata
         taken = {name: digest_of(each) for name, each in stored.items()}
-        made_from = (meta.generation, collision_count, tuple(taken.items()))
+        carried = _carried(workload)  # a change of annotations makes no new generation
+        made_from = (meta.generation, collision_count, tuple(taken.items()), carried)
         known = self._newest.get(meta.uid)
         if known is None or known[0] != made_from:
-            identity = identity_of(msgspec.to_builtins(workload.spec.serving))
+            identity = identity_of(msgspec.to_builtins(workload.spec.serving), carried)
             newest, collisions = identify(meta.name, identity, taken, collision_count)
             if newest.name in stored:  # equal by digest; a template is long, and there is one copy of it already
                 newest = replace(newest, identity=stored[newest.name].data or identity)
@@ -126,6 +128,13 @@ class Resolver:
                 del memory[uid]
 
 
+def _carried(workload: InferenceWorkload) -> Mapping[str, str]:
+    """None for most; not all annotations, which would hold another copy of the template that kubectl keeps there."""
+    serving = workload.spec.serving
+    groups = serving.leader_worker_set if serving is not None else None
+    return carried_annotations({"leaderWorkerSet": groups}, workload.metadata.annotations) if groups else {}
+
+
 class _Wrong(Exception):
     def __init__(self, condition: str, reason: str, message: str) -> None:
         super().__init__(message)
@@ -135,8 +144,8 @@ class _Wrong(Exception):
 def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
     spec, defaults, meta = workload.spec, operator.defaults, workload.metadata
     serving = merged(spec.serving or Serving(), defaults.serving)
-    if serving.deployment is None or serving.deployment.template is None or serving.port is None:
-        raise _Wrong("TemplateInvalid", "Incomplete", "spec.serving needs deployment.template and port")
+    if _group_of(serving) is None or serving.port is None:
+        raise _Wrong("TemplateInvalid", "Incomplete", f"spec.serving needs {' or '.join(_NEEDED)}, and port")
     service = spec.traffic.service if spec.traffic else None
     return WorkloadSpec(
         key=WorkloadKey(meta.namespace, meta.name),
@@ -152,7 +161,7 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
         scaling=_scaling(
             _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling), spec.replicas, operator
         ),
-        per_replica=_demand(serving.deployment.template.get("spec") or {}),
+        per_replica=_demand(serving),
         service=service or meta.name,
         own_service=service is None or service == meta.name,
         orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
@@ -205,20 +214,61 @@ def _project(asked: str | None, namespace: str, operator: Operator) -> str:
     return mapped
 
 
-def _demand(pod_spec: Mapping[str, object]) -> ResourceVector:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The pods that make one replica: one that serves, and its workers."""
+
+    leader: Mapping[str, Any]  # pod templates
+    worker: Mapping[str, Any]
+    workers: int
+
+
+def _group_of(serving: Serving) -> _Group | None:
+    """None where something is missing: only the API server's rules see to it that nothing is."""
+    groups = serving.leader_worker_set
+    if groups is not None:
+        if groups.worker_template is None or groups.size is None:
+            return None
+        return _Group(groups.leader_template or groups.worker_template, groups.worker_template, groups.size - 1)
+    if serving.deployment is None or serving.deployment.template is None:
+        return None
+    return _Group(serving.deployment.template, serving.deployment.template, 0)
+
+
+def _demand(serving: Serving) -> ResourceVector:
+    """What one replica is charged: a pod, or a leader and its workers."""
+    group = _group_of(serving)
+    if group is None:
+        return {}
     try:
-        return pod_demand(pod_spec)
+        leader, worker = _pod_demands(group)
+        return add(leader, times(worker, group.workers)) if group.workers else leader
     except (ValueError, AttributeError, TypeError) as error:
-        raise _Wrong("TemplateInvalid", "Resources", f"spec.serving.deployment.template: {error}") from error
+        kind = "leaderWorkerSet" if serving.leader_worker_set is not None else "deployment"
+        raise _Wrong("TemplateInvalid", "Resources", f"spec.serving.{kind}: {error}") from error
+
+
+def _pod_demands(group: _Group) -> tuple[dict[str, int], dict[str, int]]:
+    leader, worker = (pod_demand(template.get("spec") or {}) for template in (group.leader, group.worker))
+    return leader, worker
+
+
+def demand_of_pods(identity: Mapping[str, Any], leaders: int, workers: int) -> ResourceVector:
+    """What so many pods of a revision are charged; nothing where its content cannot be read."""
+    try:
+        group = _group_of(msgspec.convert(identity, Serving))
+        leader, worker = _pod_demands(group) if group else ({}, {})
+    except (ValueError, AttributeError, TypeError):
+        return {}
+    return add(times(leader, leaders), times(worker, workers))
 
 
 def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any]) -> WorkloadSpec:
     """The spec with what the running revision is made of: a template edit changes neither its port nor its price."""
     serving = msgspec.convert(identity, Serving)
-    if serving.deployment is None or serving.deployment.template is None or serving.port is None:
+    if _group_of(serving) is None or serving.port is None:
         return spec
-    demand = _demand(serving.deployment.template.get("spec") or {})
-    return replace(spec, serving=_serving(serving, serving.port), per_replica=demand)
+    return replace(spec, serving=_serving(serving, serving.port), per_replica=_demand(serving))
 
 
 def _serving(serving: Serving, port: int) -> ServingSpec:

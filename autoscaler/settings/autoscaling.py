@@ -150,7 +150,7 @@ class Autoscaling(Ruled):
     scale_down_delay_seconds: Seconds | None = None
     """A lower count must be wanted this long before it is applied (default 0)."""
     concurrency_hard_limit: Count | None = None
-    """0, for no limit: nothing enforces another one for kind deployment."""
+    """0, for no limit: nothing enforces another one."""
     policy: Policy | None = None
     """The algorithm (default kpa)."""
     activation: Activation | None = None
@@ -281,8 +281,7 @@ class Autoscaling(Ruled):
         ),
         Rule(
             field="concurrencyHardLimit",
-            says="concurrencyHardLimit {concurrency_hard_limit} is refused: nothing enforces it for kind deployment; "
-            "remove it or set 0",
+            says="concurrencyHardLimit {concurrency_hard_limit} is refused: nothing enforces it; remove it or set 0",
             cel="!has(self.concurrencyHardLimit) || self.concurrencyHardLimit == 0",
             holds=lambda it: not it.concurrency_hard_limit,
         ),

@@ -34,7 +34,7 @@ class Counts(Ruled):
     granted: Count | None = None
     """Left of it by the quota and the operator's ceilings."""
     applied: Count | None = None
-    """Written to the Deployment."""
+    """Written to the Deployment or LeaderWorkerSet."""
     ready: Count | None = None
     """Seen serving."""
     starting: Count | None = None

@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.controller.specs import Operator, Unresolved, resolve
+from autoscaler.controller.specs import Operator, Resolver, Unresolved, demand_of_pods, resolve
 from autoscaler.model.workload import ActivationSpec, KpaParameters, WorkloadSpec
 
 TEMPLATE = {"spec": {"containers": [{"name": "m", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]}}
@@ -17,7 +18,7 @@ TEMPLATE = {"spec": {"containers": [{"name": "m", "resources": {"limits": {"nvid
 def stored(autoscaling: dict[str, Any] | None = None, **spec: Any) -> InferenceWorkload:
     body = {
         "metadata": {"name": "llama", "namespace": "ml", "uid": "u", "creationTimestamp": "1970-01-01T00:01:00Z"},
-        "spec": {"serving": {"port": 8000, "deployment": {"template": TEMPLATE}}, "autoscaling": autoscaling, **spec},
+        "spec": {"serving": {"port": 8000, "deployment": {"template": TEMPLATE}}, "autoscaling": autoscaling} | spec,
     }
     return msgspec.convert(body, InferenceWorkload)
 
@@ -46,6 +47,56 @@ def test_what_is_unset_takes_the_built_in_defaults() -> None:
         60.0,
     )
     assert spec.per_replica == {"nvidia.com/gpu": 2000}
+
+
+def gpus(count: int) -> dict[str, Any]:
+    limits = {"nvidia.com/gpu": str(count), "cpu": "1"}
+    return {"spec": {"containers": [{"name": "m", "resources": {"limits": limits}}]}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({"size": 4, "leaderTemplate": gpus(1), "workerTemplate": gpus(8)}, {"nvidia.com/gpu": 25_000, "cpu": 4000}),
+        ({"size": 4, "workerTemplate": gpus(8)}, {"nvidia.com/gpu": 32_000, "cpu": 4000}),
+        ({"size": 1, "leaderTemplate": gpus(1), "workerTemplate": gpus(8)}, {"nvidia.com/gpu": 1000, "cpu": 1000}),
+    ],
+    ids=["a leader and three workers", "all alike", "a leader alone"],
+)
+def test_a_replica_that_is_a_group_is_charged_for_all_of_its_pods(
+    groups: dict[str, Any], expected: dict[str, int]
+) -> None:
+    assert resolved(serving={"port": 8000, "leaderWorkerSet": groups}).per_replica == expected
+
+
+def test_the_pods_of_a_group_are_charged_one_by_one() -> None:
+    identity = {"port": 8000, "leaderWorkerSet": {"size": 4, "leaderTemplate": gpus(1), "workerTemplate": gpus(8)}}
+    assert demand_of_pods(identity, leaders=2, workers=3) == {"nvidia.com/gpu": 26_000, "cpu": 5000}
+    alike = {"port": 8000, "deployment": {"template": gpus(2)}}
+    assert demand_of_pods(alike, leaders=3, workers=0) == {"nvidia.com/gpu": 6000, "cpu": 3000}
+
+
+@pytest.mark.parametrize("identity", [{}, {"deployment": 1}, {"deployment": {"template": {"spec": []}}}])
+def test_a_content_that_cannot_be_read_charges_nothing(identity: dict[str, Any]) -> None:
+    assert demand_of_pods(identity, leaders=1, workers=1) == {}
+
+
+def test_a_template_that_cannot_be_charged_is_named_by_its_kind() -> None:
+    broken = {"spec": {"containers": [{"name": "m", "resources": {"limits": {"cpu": "one"}}}]}}
+    serving = {"port": 8000, "leaderWorkerSet": {"size": 2, "workerTemplate": broken}}
+    found = resolve(stored(serving=serving), Operator())
+    assert isinstance(found, Unresolved)
+    assert (found.condition, found.reason) == ("TemplateInvalid", "Resources")
+    assert found.message.startswith("spec.serving.leaderWorkerSet: ")
+
+
+def test_an_annotation_that_places_groups_makes_another_revision_though_the_generation_stays() -> None:
+    resolver = Resolver(Operator())
+    workload = stored(serving={"port": 8000, "leaderWorkerSet": {"size": 2, "workerTemplate": gpus(8)}})
+    annotations = {"leaderworkerset.sigs.k8s.io/exclusive-topology": "rack"}
+    placed = replace(workload, metadata=replace(workload.metadata, annotations=annotations))
+    names = [resolver.newest(each, 0, {})[0].name for each in (workload, placed, workload)]
+    assert names[0] == names[2] != names[1]
 
 
 @pytest.mark.parametrize(

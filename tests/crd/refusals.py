@@ -9,6 +9,7 @@ from typing import Any
 REMOVED = object()  # the value of a key that is taken out
 
 _POD = "spec.serving.deployment.template"
+_GROUPS = "spec.serving.leaderWorkerSet"
 _SCALING = "spec.autoscaling"
 
 
@@ -67,6 +68,17 @@ def _scaling(**values: Any) -> dict[str, Any]:
 def _only(**values: Any) -> dict[str, Any]:
     """autoscaling with nothing but these."""
     return {_SCALING: values}
+
+
+def _template(**spec: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [{"name": "vllm", "image": "vllm:1"}], **spec}}
+
+
+def _groups(**fields: Any) -> dict[str, Any]:
+    """Groups of two instead of a Deployment, with these fields."""
+    block = {"size": 2, "workerTemplate": _template(), **fields}
+    kept = {key: value for key, value in block.items() if value is not REMOVED}
+    return {"spec.serving.deployment": REMOVED, _GROUPS: kept}
 
 
 REFUSALS = [
@@ -386,7 +398,7 @@ REFUSALS = [
     Refusal(
         "a hard limit that nothing enforces",
         _scaling(concurrencyHardLimit=4),
-        "concurrencyHardLimit 4 is refused: nothing enforces it for kind deployment; remove it or set 0",
+        "concurrencyHardLimit 4 is refused: nothing enforces it; remove it or set 0",
     ),
     Refusal(
         "a policy that does not exist yet",
@@ -438,6 +450,77 @@ REFUSALS = [
     ),
     # serving
     Refusal("no kind of serving", {"spec.serving.deployment": REMOVED}, "serving has no kind; set deployment"),
+    Refusal(
+        "two kinds of serving",
+        {_GROUPS: {"size": 2, "workerTemplate": _template()}},
+        "serving has two kinds; remove deployment or leaderWorkerSet",
+    ),
+    Refusal(
+        "a group without size",
+        _groups(size=REMOVED),
+        "is missing; allowed: a whole number from 1",
+        "Required value",
+        at="size",
+    ),
+    Refusal(
+        "a group of nothing",
+        _groups(size=0),
+        "value 0 is out of range; allowed: a whole number from 1",
+        "should be greater than or equal to 1",
+        at="size",
+    ),
+    Refusal("a group without workers", _groups(workerTemplate=REMOVED), "is missing", "Required", at="workerTemplate"),
+    Refusal(
+        "a worker that runs to its end",
+        _groups(workerTemplate=_template(restartPolicy="Never")),
+        "restartPolicy Never does not fit replicas that are kept running; set Always or remove it",
+        at="restartPolicy",
+    ),
+    Refusal(
+        "a leader with a label that decides about traffic",
+        _groups(leaderTemplate={"metadata": {"labels": {"tidegate.dev/revision": "x"}}, **_template()}),
+        "labels under tidegate.dev/ decide which pods get traffic and are set by Tidegate alone; remove them",
+        at="labels",
+    ),
+    Refusal(
+        "a restart policy that LeaderWorkerSet gave up",
+        _groups(restartPolicy="Default"),
+        "value 'Default' is not known; allowed: RecreateGroupOnPodRestart, RecreateGroupAfterStart, None",
+        'supported values: "RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"',
+        at="restartPolicy",
+    ),
+    Refusal(
+        "a startup policy that does not exist",
+        _groups(startupPolicy="WorkersFirst"),
+        "value 'WorkersFirst' is not known; allowed: LeaderCreated, LeaderReady",
+        'supported values: "LeaderCreated", "LeaderReady"',
+        at="startupPolicy",
+    ),
+    Refusal(
+        "a network without subdomains",
+        _groups(networkConfig={}),
+        "is missing; allowed: Shared, UniquePerReplica",
+        "Required value",
+        at="subdomainPolicy",
+    ),
+    Refusal(
+        "sub-groups that do not come out even",
+        _groups(size=8, subGroupPolicy={"subGroupSize": 3}),
+        "subGroupSize 3 does not split a group of size 8; set a number that divides size - 1",
+        at="subGroupSize",
+    ),
+    Refusal(
+        "sub-groups that need the leader, which is in none",
+        _groups(size=8, subGroupPolicy={"subGroupSize": 4, "subGroupPolicyType": "LeaderExcluded"}),
+        "subGroupSize 4 does not split a group of size 8",
+        at="subGroupSize",
+    ),
+    Refusal(
+        "a sub-group larger than its group",
+        _groups(size=1, subGroupPolicy={"subGroupSize": 2}),
+        "subGroupSize 2 does not split a group of size 1",
+        at="subGroupSize",
+    ),
     Refusal("serving with nothing in it", {"spec.serving": None}, "is not a mapping", "Invalid value"),
     Refusal(
         "no port",
@@ -583,6 +666,18 @@ ACCEPTED = {
         {"spec.serving.engine": "custom", **_scaling(metric="my_queue")}
     ),
     "manual replicas above maxReplicas": changed({"spec.replicas": 20}),
+    "the shortest group": changed(_groups(size=1)),
+    "groups with everything": changed(
+        _groups(
+            size=9,
+            leaderTemplate={"metadata": {"labels": {"role": "head"}}, **_template(nodeSelector={"gpu": "h100"})},
+            startupPolicy="LeaderReady",
+            restartPolicy="None",
+            subGroupPolicy={"subGroupSize": 4, "subGroupPolicyType": "LeaderExcluded"},
+            networkConfig={"subdomainPolicy": "UniquePerReplica"},
+        )
+    ),
+    "sub-groups with the leader in the first": changed(_groups(size=8, subGroupPolicy={"subGroupSize": 4})),
     "everything else": changed(
         {
             "spec.desiredPhase": "Stopped",

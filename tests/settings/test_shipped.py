@@ -67,7 +67,9 @@ def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
         _validate(document)
 
 
-@pytest.mark.parametrize("name", ["llama-3-8b.yaml", "scale-to-zero.yaml", "several-signals.yaml"])
+@pytest.mark.parametrize(
+    "name", ["llama-3-8b.yaml", "scale-to-zero.yaml", "several-signals.yaml", "several-nodes.yaml"]
+)
 def test_the_example_workloads_are_valid(name: str) -> None:
     [document] = read_documents((CONFIG / "examples" / name).read_text())
     assert [checked.problems for checked in check(document)] == [()]

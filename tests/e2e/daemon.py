@@ -24,6 +24,8 @@ import yaml
 from tests.chart.install import Installed, install
 from tests.realcluster.cluster import Cluster
 
+START_S = 120.0  # a machine with much other work may take a minute; only a hang decides
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -119,7 +121,7 @@ class Daemon:
                     "TIDEGATE__API__PORT": str(self.port),
                 },
             )
-        self.cluster.wait_for(self._ready, "the daemon to be ready")
+        self.cluster.wait_for(self._ready, "the daemon to be ready", timeout_s=START_S)
         return self
 
     def _ready(self) -> bool:

@@ -73,7 +73,8 @@ class Died(Exception):
 
 def highest_epoch(store: Store) -> int:
     """Of all objects that carry one; 0 where none does."""
-    stamps = [epoch_of(each.metadata) or 0 for each in store.deployments.every()]
+    there = (each for kind in store.scalables.values() for each in kind.every())
+    stamps = [epoch_of(each.metadata) or 0 for each in there]
     return max([0, *stamps, *(record_of(each).epoch or 0 for each in store.workloads.every())])
 
 

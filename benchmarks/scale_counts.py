@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from autoscaler.cluster.resources import DEPLOYMENTS, WORKLOAD_LABEL, Deployment
+from autoscaler.cluster.resources import DEPLOYMENTS, WORKLOAD_LABEL, Scalable
 from tests.e2e.daemon import Daemon
 from tests.realcluster.cluster import Cluster
 
@@ -31,7 +31,7 @@ LAST_CYCLE: Final = re.compile(r"the last cycle took ([0-9.]+) s")
 
 class _Event(msgspec.Struct):
     type: str
-    object: Deployment
+    object: Scalable
 
 
 class Counts:

@@ -13,7 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-IDENTITY_FIELDS: Final = ("deployment", "engine", "port", "protocol", "metrics")
+IDENTITY_FIELDS: Final = ("deployment", "leaderWorkerSet", "engine", "port", "protocol", "metrics")
+ANNOTATIONS: Final = "annotations"  # of the workload, beside those fields: what its kind's controller reads
+CARRIED: Final = {
+    "leaderWorkerSet": "leaderworkerset.sigs.k8s.io/"
+}  # kind -> prefix of the annotations carried through
 NO_REVISION: Final = "none"  # what a Service selects that must have no endpoints; never a revision's name
 
 
@@ -26,9 +30,22 @@ class Revision:
     identity: Mapping[str, Any]
 
 
-def identity_of(serving: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `spec.serving` that make a revision; unset ones stay unset."""
-    return {field: serving[field] for field in IDENTITY_FIELDS if serving.get(field) is not None}
+def identity_of(serving: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The fields of `spec.serving` that make a revision; unset ones stay unset.
+
+    With the annotations that place a group's pods, e.g. exclusive topology: those are set on the object, and another
+    placement is another revision.
+    """
+    identity = {field: serving[field] for field in IDENTITY_FIELDS if serving.get(field) is not None}
+    if carried := carried_annotations(serving, annotations):
+        identity[ANNOTATIONS] = carried
+    return identity
+
+
+def carried_annotations(serving: Mapping[str, Any], annotations: Mapping[str, str] | None) -> dict[str, str]:
+    """The workload's annotations that its kind's controller reads on the object."""
+    prefixes = tuple(prefix for kind, prefix in CARRIED.items() if serving.get(kind) is not None)
+    return {key: value for key, value in (annotations or {}).items() if prefixes and key.startswith(prefixes)}
 
 
 def digest_of(identity: Mapping[str, Any], collision_count: int = 0) -> str:

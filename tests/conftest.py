@@ -2,6 +2,7 @@
 
 cluster        the real control plane of this run, shared by all tests and workers; never break it
 namespace      the name of a namespace in it for one test, deleted afterwards
+lws            the same `cluster`, with LeaderWorkerSet's controller and webhooks (about 2 s, once)
 fresh_cluster  a control plane for one test (about 4 s): pause, kill, restart its processes as you like
 
 A test that uses one of them carries the marker `real_cluster` by itself. A test that carries it by hand runs in the
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.realcluster import lws as leaderworkersets
 from tests.realcluster import session
 from tests.realcluster.cluster import Cluster
 
@@ -45,6 +47,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     return session.shared_cluster()
+
+
+@pytest.fixture(scope="session")
+def lws(cluster: Cluster) -> Cluster:
+    leaderworkersets.start(cluster)
+    return cluster
 
 
 @pytest.fixture

@@ -26,6 +26,27 @@ class Deployment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     template: dict[str, Any] | None = None
 
 
+class SubGroupPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    sub_group_policy_type: str | None = None
+    sub_group_size: int | None = None
+
+
+class NetworkConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    subdomain_policy: str | None = None
+
+
+class LeaderWorkerSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The templates as stored, like that of a Deployment."""
+
+    size: int | None = None
+    leader_template: dict[str, Any] | None = None
+    worker_template: dict[str, Any] | None = None
+    startup_policy: str | None = None
+    restart_policy: str | None = None
+    sub_group_policy: SubGroupPolicy | None = None
+    network_config: NetworkConfig | None = None
+
+
 class MetricsEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int | None = None
     path: str | None = None
@@ -33,6 +54,7 @@ class MetricsEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Serving(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deployment: Deployment | None = None
+    leader_worker_set: LeaderWorkerSet | None = None
     port: int | None = None
     protocol: str | None = None
     metrics: MetricsEndpoint | None = None
@@ -46,6 +68,13 @@ class Activation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] | None = None
 
 
+class FurtherSignal(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    metric: str | None = None
+    threshold: int | str | None = None
+    percentile: float | None = None
+    direction: str | None = None
+
+
 class Autoscaling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     min_replicas: int | None = None
     max_replicas: int | None = None
@@ -54,6 +83,7 @@ class Autoscaling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metric: str | None = None
     metric_threshold: int | str | None = None
     metric_threshold_percentage: float | None = None
+    signals: list[FurtherSignal] | None = None
     scale_to_zero_retention_seconds: int | None = None
     scale_down_delay_seconds: int | None = None
     concurrency_hard_limit: int | None = None
@@ -100,6 +130,7 @@ class SignalStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str | None = None
     value: str | None = None
     target: str | None = None
+    recommended: int | None = None
     quality: str | None = None
     age_seconds: int | None = None
     pods_fresh: int | None = None

@@ -39,6 +39,9 @@ class Resource:
 
 WORKLOADS: Final = Resource(f"{GROUP}/v1alpha1", "inferenceworkloads", "InferenceWorkload")
 DEPLOYMENTS: Final = Resource("apps/v1", "deployments", "Deployment")
+LEADER_WORKER_SETS: Final = Resource(  # known only where LeaderWorkerSet is
+    "leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet"
+)
 CONTROLLER_REVISIONS: Final = Resource("apps/v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("v1", "pods", "Pod")
 SERVICES: Final = Resource("v1", "services", "Service")
@@ -88,7 +91,7 @@ class ManagedFields(Struct, frozen=True):
         msgspec.structs.force_setattr(self, "fields_v1", self.fields_v1.copy())
 
 
-class DeploymentMetadata(Metadata, frozen=True):
+class ScalableMetadata(Metadata, frozen=True):
     managed_fields: list[ManagedFields] | None = None
 
 
@@ -99,21 +102,20 @@ class Condition(Struct, frozen=True):
     message: str = ""
 
 
-class DeploymentSpec(Struct, frozen=True):
+class ScalableSpec(Struct, frozen=True):
     replicas: int = 1
 
 
-class DeploymentStatus(Struct, frozen=True):
-    replicas: int = 0
+class ScalableStatus(Struct, frozen=True):
     ready_replicas: int = 0
-    observed_generation: int = 0
-    conditions: list[Condition] | None = None
 
 
-class Deployment(Struct, frozen=True):
-    metadata: DeploymentMetadata
-    spec: DeploymentSpec = DeploymentSpec()
-    status: DeploymentStatus = DeploymentStatus()
+class Scalable(Struct, frozen=True):
+    """The object of a revision, whatever its kind: a Deployment, or a LeaderWorkerSet, whose replicas are groups."""
+
+    metadata: ScalableMetadata
+    spec: ScalableSpec = ScalableSpec()
+    status: ScalableStatus = ScalableStatus()
 
 
 class PodSpec(Struct, frozen=True):

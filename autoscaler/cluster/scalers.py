@@ -1,5 +1,5 @@
 """Who else scales an object: HorizontalPodAutoscalers and KEDA's ScaledObjects by their targets, and the writer of a
-Deployment's count by its managed fields.
+count by the managed fields of its object.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from autoscaler.cluster.resources import (
     HORIZONTAL_POD_AUTOSCALERS,
     SCALED_OBJECTS,
     Autoscaler,
-    Deployment,
     ManagedFields,
+    Scalable,
 )
 
 KEDA_LABEL: Final = "scaledobject.keda.sh/name"  # on the HorizontalPodAutoscaler that KEDA makes of a ScaledObject
@@ -76,9 +76,9 @@ class _Fields(msgspec.Struct):
 _UNKNOWN: Final = ManagedFields(manager="an unknown manager")
 
 
-def foreign_writer(deployment: Deployment) -> ManagedFields | None:
+def foreign_writer(there: Scalable) -> ManagedFields | None:
     """Who wrote the count last, and is not we. Whoever writes another count takes the field from all who had it."""
-    writers = [each for each in deployment.metadata.managed_fields or () if _holds_count(each)]
+    writers = [each for each in there.metadata.managed_fields or () if _holds_count(each)]
     if any(each.manager == FIELD_MANAGER for each in writers):
         return None
     return max(writers, key=lambda each: each.time, default=_UNKNOWN)

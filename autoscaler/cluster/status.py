@@ -16,7 +16,7 @@ from autoscaler.model.report import Status as ConditionStatus
 from rollouts.record import Phase, Record
 
 NUMBERS_EVERY_S: Final = 30.0  # plain numbers are not worth a write of their own more often
-_NUMBERS: Final = frozenset({"ageSeconds", "value", "message", "phaseMessage", "observedGeneration"})
+_NUMBERS: Final = frozenset({"ageSeconds", "value", "recommended", "message", "phaseMessage", "observedGeneration"})
 
 
 def timestamp(at_s: float) -> str:

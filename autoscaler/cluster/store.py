@@ -9,7 +9,16 @@ from typing import Generic, TypeVar
 from autoscaler.cluster import resources
 from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import Autoscaler, ControllerRevision, Deployment, Pod, Resource, Service
+from autoscaler.cluster.resources import (
+    DEPLOYMENTS,
+    LEADER_WORKER_SETS,
+    Autoscaler,
+    ControllerRevision,
+    Pod,
+    Resource,
+    Scalable,
+    Service,
+)
 from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 
 T = TypeVar("T", bound=HasMetadata)
@@ -95,7 +104,12 @@ class Store:
         self._pods_by_revision = Index[Pod, list[Pod]](resources.OWNER_REVISION_LABEL, _as_list)
         self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
         self.workloads = copies(resources.WORKLOADS, InferenceWorkload, "", changed)
-        self.deployments = copies(resources.DEPLOYMENTS, Deployment, ours)
+        self.deployments = copies(DEPLOYMENTS, Scalable, ours)
+        self.leader_worker_sets = copies(LEADER_WORKER_SETS, Scalable, ours, optional=True)
+        self.scalables = {  # the revisions' objects, by where their kind lives
+            DEPLOYMENTS: self.deployments,
+            LEADER_WORKER_SETS: self.leader_worker_sets,
+        }
         self.revisions = copies(
             resources.CONTROLLER_REVISIONS, ControllerRevision, ours, moved=self._revisions_by_workload.moved
         )
@@ -105,10 +119,10 @@ class Store:
         self.scaled_objects = copies(resources.SCALED_OBJECTS, Autoscaler, "", optional=True)
 
     @property
-    def copies(self) -> list[Watched[InferenceWorkload] | Watched[Deployment] | Watched[Pod]]:
+    def copies(self) -> list[Watched[InferenceWorkload] | Watched[Scalable] | Watched[Pod]]:
         """Every copy of every kind."""
-        ours = (self.workloads, self.deployments, self.revisions, self.pods, self.services)
-        kinds = (*ours, self.horizontal_pod_autoscalers, self.scaled_objects)
+        objects = (self.deployments, self.leader_worker_sets, self.pods, self.services)
+        kinds = (self.workloads, *objects, self.revisions, self.horizontal_pod_autoscalers, self.scaled_objects)
         return [copy for kind in kinds for copy in kind.values()]  # type: ignore[misc]
 
     @property
@@ -117,9 +131,9 @@ class Store:
 
     def follows(self, namespace: str) -> bool:
         """Is what runs there seen as it is now? After an outage not at once: much may have changed meanwhile."""
-        kinds = (self.deployments, self.pods)
+        kinds = (self.deployments, self.leader_worker_sets, self.pods)
         copies = [kind.get("", kind.get(namespace)) for kind in kinds]
-        return all(copy is not None and copy.follows for copy in copies)
+        return all(copy is not None and (copy.follows or copy.absent) for copy in copies)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -228,6 +228,7 @@ class Watched(Generic[T]):
         self._changes = 0
         self.synced = asyncio.Event()
         self.follows = False  # the server: from when a watch has proven good until the next failure
+        self.absent = False  # the server said last that it knows no such kind
         self.relists = 0
         self.failures = 0
         self.events = 0
@@ -285,7 +286,7 @@ class Watched(Generic[T]):
         if self._back_off.in_a_row or not isinstance(error, Gone | _EndedAtOnce):  # those are normal once
             self.failures += 1
             self._outages.began(self._selection, error)
-        self.follows = False
+        self.follows = self.absent = False
         if _doubtful(error):
             self._version = ""
         wait_s = self._back_off.next_s()
@@ -299,6 +300,7 @@ class Watched(Generic[T]):
         for key in list(self._objects):
             self._put(key, None)
         self._version = ""
+        self.follows, self.absent = False, True
         self._heard_at = self._clock()
         self._back_off.reset()
         self._outages.ended(self._selection)
@@ -338,6 +340,7 @@ class Watched(Generic[T]):
                     self._put(key, None)
             self._unreadable &= listed
             self._version = version
+            self.absent = False
             self._heard_at = self._clock()
             self.relists += 1
             self.synced.set()

@@ -8,7 +8,7 @@ from autoscaler.controller.phases import Phase, shortfall
 from autoscaler.controller.specs import Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.report import ConditionReport, Counts, Status
-from autoscaler.model.signal import Quality
+from autoscaler.model.signal import Direction, Quality
 from autoscaler.model.workload import Mode, WorkloadSpec
 from rollouts.record import Phase as RolloutPhase
 from rollouts.record import Record
@@ -132,9 +132,10 @@ def _scaling_active(facts: Facts) -> ConditionReport:
     if facts.counts.ready == 0:
         return ConditionReport("ScalingActive", Status.TRUE, "ValidMetricFound", "no replica to measure")
     bad = facts.untrusted_for_s >= facts.patience_s
-    if bad and decision.quality is Quality.ABSENT:
+    best = min((each.quality for each in decision.inputs), key=list(Quality).index, default=None)
+    if bad and best is Quality.ABSENT:  # of several signals one suffices to raise; `Fallback` tells of the others
         return ConditionReport("ScalingActive", Status.FALSE, "MetricsUnavailable", _missing(facts))
-    if bad and decision.quality is Quality.STALE:
+    if bad and best is Quality.STALE:
         return ConditionReport("ScalingActive", Status.FALSE, "MetricsStale", _missing(facts))
     return ConditionReport("ScalingActive", Status.TRUE, "ValidMetricFound", _signal_text(decision))
 
@@ -145,7 +146,8 @@ def _signal_text(decision: ScalingDecision) -> str:
 
 def _missing(facts: Facts) -> str:
     """ "3 of 6 pods have no fresh page with concurrency (pod-a: http 500): no scale-down until they have"."""
-    used = facts.decision.inputs[0] if facts.decision.inputs else None
+    may_lower = [each for each in facts.decision.inputs if each.direction is not Direction.UP]
+    used = next((each for each in may_lower if each.quality is facts.decision.quality), next(iter(may_lower), None))
     fresh, expected = (used.pods_fresh, used.pods_expected) if used else (0, facts.counts.ready)
     name = used.name if used else "metrics"
     faults = f" ({'; '.join(facts.decision.faults[:3])})" if facts.decision.faults else ""

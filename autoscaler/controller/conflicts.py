@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from autoscaler.cluster.resources import DEPLOYMENTS, ManagedFields
+from autoscaler.cluster.resources import ManagedFields
 from autoscaler.cluster.scalers import foreign_writer
 from autoscaler.cluster.status import timestamp
 from autoscaler.controller import fights
@@ -45,7 +45,7 @@ class Conflicts:
 
     def _look(self, subject: Subject, now: float) -> Fight:
         before = self._fights.get(subject.key, Fight())
-        there = subject.deployment
+        there = subject.there
         if there is None:
             return before
         sight = Sight(there.metadata.uid, there.metadata.generation, there.spec.replicas)
@@ -61,9 +61,9 @@ def _with(rival: Rival) -> Trouble:
 
 
 def _about(subject: Subject, fight: Fight) -> Trouble:
-    name = subject.deployment.metadata.name if subject.deployment else subject.record.current
+    name = subject.there.metadata.name if subject.there else subject.record.current
     message = (
-        f"{fight.by} keeps changing spec.replicas of {DEPLOYMENTS.kind} {name} "
+        f"{fight.by} keeps changing spec.replicas of {subject.kind.resource.kind} {name} "
         f"({fights.CHANGES} times within {fights.WINDOW_S / 60:.0f} min): have it leave the count alone. "
         f"{_UNTIL} {timestamp(fight.held_until)}"
     )

@@ -21,15 +21,16 @@ from autoscaler.cluster.errors import ApiError, Conflict, NotLeading
 from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.fencing import Tenure
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.cluster.scalable import Kind, ScalableRevisions
 from autoscaler.cluster.status import StatusWriter, record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic.service import ServiceTraffic
-from autoscaler.cluster.workloads.deployment import DeploymentRevisions
 from autoscaler.cluster.workqueue import WorkQueue
 from autoscaler.controller import reporting, snapshot
 from autoscaler.controller.backoff import BackOff, trouble_of
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.events import Conditions
+from autoscaler.controller.kinds import kind_of
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.publishing import Publisher, write_status
 from autoscaler.controller.reporting import Outcome, Trouble
@@ -302,19 +303,24 @@ class Cycle:
         return newest is not None and command in newest.commands
 
     def _driver(self, subject: Subject, tenure: Tenure) -> Driver:
-        deployments = self._store.deployments
-        workload = _as_decided_on(subject, self._store.workloads.find(*subject.key))
-        revisions = DeploymentRevisions(
+        store, namespace = self._store, subject.key.namespace
+
+        def kind(revision: str) -> Kind:
+            return kind_of(store, namespace, revision, subject.contents.get(revision))
+
+        workload = _as_decided_on(subject, store.workloads.find(*subject.key))
+        revisions = ScalableRevisions(
             tenure.api,
             workload,
             subject.spec.orphan,
             subject.contents,
-            lambda revision: deployments.find(subject.key.namespace, revision),
-            deployments.assume,
+            kind,
+            lambda revision: store.scalables[kind(revision).resource].find(namespace, revision),
+            lambda kind, there: store.scalables[kind.resource].assume(there),
             tenure.epoch,
         )
         return Driver(
-            StatusWriter(tenure.api, workload, self._store.workloads.assume),
+            StatusWriter(tenure.api, workload, store.workloads.assume),
             revisions,
             ServiceTraffic(tenure.api, workload, subject.spec),
             partial(self._still_wanted, subject.key),

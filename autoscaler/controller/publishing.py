@@ -16,12 +16,13 @@ import structlog
 from autoscaler.cluster.errors import ApiError
 from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import OWNER_REVISION_LABEL, WORKLOAD_LABEL
+from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL
 from autoscaler.cluster.status import NUMBERS_EVERY_S, StatusWriter, differs, render_conditions, timestamp
 from autoscaler.controller.reporting import Outcome, reason_text
 from autoscaler.controller.snapshot import Snapshot
-from autoscaler.model.decision import ScalingDecision
+from autoscaler.model.decision import ScalingDecision, SignalInput
 from autoscaler.model.report import CycleReport, WorkloadReport
+from autoscaler.model.signal import Direction
 from autoscaler.model.workload import WorkloadKey
 from rollouts.record import Record
 
@@ -153,7 +154,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
     }
     if report.spec is None:
         return status
-    labels = {WORKLOAD_LABEL: report.key.name, OWNER_REVISION_LABEL: report.revision or ""}
+    labels = {WORKLOAD_LABEL: report.key.name, REVISION_LABEL: report.revision or ""}  # a pod per replica
     status |= {
         "url": f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}",
         "replicas": counts.ready + counts.starting,
@@ -183,10 +184,18 @@ def _signals(decision: ScalingDecision | None) -> list[dict[str, Any]]:
         }
         if each.value is not None:
             signal["value"] = f"{each.value:.4g}"
+        if each.desired is not None:
+            signal["recommended"] = each.desired
         if each.age_s is not None:
             signal["ageSeconds"] = max(0, round(each.age_s))
         rendered.append(signal)
     return rendered
+
+
+def _shown(read: SignalInput) -> str:
+    asks = "nothing to go by" if read.desired is None else f"asks for {read.desired}"
+    direction = "" if read.direction is Direction.BOTH else f", {read.direction.value} only"
+    return f"{read.name}={read.value} target={read.target} {read.quality.value}, {asks}{direction}"
 
 
 def _log(report: WorkloadReport, outage: bool) -> None:
@@ -207,10 +216,11 @@ def _log(report: WorkloadReport, outage: bool) -> None:
         after=report.scaled[1],
         rule=decision.rule.value,
         recommended=decision.recommended,
+        signal=decision.signal,
         desired=decision.desired,
         granted=grant.granted,
         arithmetic=decision.arithmetic,
-        inputs=[f"{each.name}={each.value} target={each.target} {each.quality.value}" for each in decision.inputs],
+        inputs=[_shown(each) for each in decision.inputs],
         adjustments=[f"{each.rule.value} {each.before}->{each.after} {each.detail}" for each in decision.adjustments],
         ready=report.counts.ready,
         starting=report.counts.starting,

@@ -199,14 +199,19 @@ def _mode(spec: WorkloadSpec) -> str:
 def reason_text(decision: ScalingDecision) -> str:
     """Why the count is what it is, in one line."""
     if decision.rule is Rule.POLICY:
-        name = decision.inputs[0].name if decision.inputs else "fixed size"
+        name = _signal(decision) or "fixed size"
         return f"{name}: {decision.arithmetic}" if decision.arithmetic else name
     detail = decision.adjustments[-1].detail if decision.adjustments else ""
     return f"{decision.rule.value}{f' ({detail})' if detail else ''}{_behind(decision)}"
 
 
 def _behind(decision: ScalingDecision) -> str:
-    return f"; {decision.inputs[0].name}: {decision.arithmetic}" if decision.inputs and decision.arithmetic else ""
+    return f"; {_signal(decision)}: {decision.arithmetic}" if decision.inputs and decision.arithmetic else ""
+
+
+def _signal(decision: ScalingDecision) -> str:
+    """Whose count it is; without any, the first signal's name."""
+    return decision.signal or (decision.inputs[0].name if decision.inputs else "")
 
 
 def _quota(seen: Snapshot, limits: Mapping[Domain, ResourceVector]) -> tuple[QuotaReport, ...]:

@@ -10,16 +10,25 @@ import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import owned
-from autoscaler.cluster.resources import DEPLOYMENTS, GROUP, WORKLOADS, ControllerRevision, Deployment, Pod
+from autoscaler.cluster.resources import GROUP, REVISION_LABEL, WORKLOADS, ControllerRevision, Pod, Scalable
+from autoscaler.cluster.scalable import Kind, is_live, serves
 from autoscaler.cluster.scalers import Scaler, Target, by_target
 from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic import service as service_traffic
-from autoscaler.cluster.workloads import deployment as deployments
+from autoscaler.cluster.workloads import deployment
+from autoscaler.controller.kinds import kind_of
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.specs import DEFAULT_POOL, Resolver, Unresolved, of_revision, project_of
+from autoscaler.controller.specs import (
+    DEFAULT_POOL,
+    Resolver,
+    Unresolved,
+    demand_of_pods,
+    of_revision,
+    project_of,
+)
 from autoscaler.model.decision import Observation
-from autoscaler.model.resources import ResourceVector, add, pod_demand, times
+from autoscaler.model.resources import ResourceVector, add
 from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import Mode, WorkloadKey, WorkloadSpec
 from autoscaler.scaling.allocation import Domain
@@ -46,8 +55,9 @@ class Subject:
     observation: Observation
     contents: Mapping[str, Mapping[str, Any]]  # identity by revision name
     pods: tuple[PodAddress, ...]  # those that serve
-    deployment: Deployment | None = None  # of the current revision
+    there: Scalable | None = None  # the current revision's object
     rival: Rival | None = None
+    kind: Kind = deployment.KIND  # of the current revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +129,13 @@ def _held_by_others(
     held: dict[Domain, dict[str, int]] = {}
     for (namespace, revision), group in pods.items():
         stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
-        live = sum(1 for pod in group if deployments.is_live(pod))
+        live = [pod for pod in group if is_live(pod)]
         if stored is None or not live:
             continue
-        try:
-            demand = pod_demand(((stored.data or {}).get("deployment") or {}).get("template", {}).get("spec") or {})
-        except (ValueError, AttributeError, TypeError):
-            continue
+        leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
+        demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
         domain = (project_of(namespace, resolver.operator), DEFAULT_POOL)
-        held[domain] = add(held.get(domain, {}), times(demand, live))
+        held[domain] = add(held.get(domain, {}), demand)
     return held
 
 
@@ -150,8 +158,11 @@ def _subject(
     namespace = spec.key.namespace
     current = record.current or newest.name
     own_pods = pods.get((namespace, current), [])
-    there = store.deployments.find(namespace, current)
-    seen = deployments.observe(current, there, own_pods)
+    contents: dict[str, Mapping[str, Any]] = {name: each.data or {} for name, each in known.items()}
+    contents.setdefault(newest.name, newest.identity)
+    kind = kind_of(store, namespace, current, contents.get(current))
+    there = store.scalables[kind.resource].find(namespace, current)
+    seen = kind.observe(current, there, own_pods)
     update_service = service_traffic.update_service_name(spec.service)
     observed = Observed(
         newest=newest,
@@ -161,8 +172,6 @@ def _subject(
         service=service_traffic.observe(spec.service, store.services.find(namespace, spec.service)),
         update_service=service_traffic.observe(update_service, store.services.find(namespace, update_service)),
     )
-    contents: dict[str, Mapping[str, Any]] = {name: each.data or {} for name, each in known.items()}
-    contents.setdefault(newest.name, newest.identity)
     if newest.name != current and current in contents:
         spec = of_revision(spec, contents[current])
     observation = Observation(
@@ -174,10 +183,10 @@ def _subject(
         signals=signals if seen.ready else None,
         activation=activation or Activation.NOT_CONFIGURED,
     )
-    addresses = tuple(
-        sorted((_address(pod) for pod in own_pods if deployments.serves(pod)), key=lambda each: each.name)
+    addresses = tuple(sorted((_address(pod) for pod in own_pods if serves(pod)), key=lambda each: each.name))
+    return Subject(
+        spec.key, workload, spec, stored, record, observed, observation, contents, addresses, there, kind=kind
     )
-    return Subject(spec.key, workload, spec, stored, record, observed, observation, contents, addresses, there)
 
 
 def _rival(subject: Subject, scalers: Mapping[Target, Scaler]) -> Rival | None:
@@ -185,14 +194,16 @@ def _rival(subject: Subject, scalers: Mapping[Target, Scaler]) -> Rival | None:
     namespace, name = subject.key
     targets = [Target(namespace, GROUP, WORKLOADS.kind, name)]
     if subject.observed.current is not None:
-        targets.append(Target(namespace, "apps", DEPLOYMENTS.kind, subject.observed.current.name))
+        resource = subject.kind.resource
+        group = resource.group_version.partition("/")[0]
+        targets.append(Target(namespace, group, resource.kind, subject.observed.current.name))
     return next(((scalers[target], target) for target in targets if target in scalers), None)
 
 
 def _applied(spec: WorkloadSpec, record: Record, observed: int | None) -> int | None:
     """The count to start from: the one that we wrote. Where more is there, more: only data may lower it.
 
-    A crash between record and object, or a hand on the Deployment while the daemon was away, leaves them apart.
+    A crash between record and object, or a hand on the object while the daemon was away, leaves them apart.
     """
     if record.replicas is None or observed is None:
         return observed if record.replicas is None else record.replicas
@@ -211,9 +222,10 @@ def _rebuilt(
     """The record of a workload whose status has none: rebuilt from its objects, or empty for a new workload."""
     namespace = spec.key.namespace
     names = [name for name, each in known.items() if owned(workload, each.metadata)]
+    kinds = {name: kind_of(store, namespace, name, known[name].data) for name in sorted(names)}
     there = [
-        deployments.observe(name, store.deployments.find(namespace, name), pods.get((namespace, name), []))
-        for name in sorted(names)
+        kind.observe(name, store.scalables[kind.resource].find(namespace, name), pods.get((namespace, name), []))
+        for name, kind in kinds.items()
     ]
     selected = service_traffic.observe(spec.service, store.services.find(namespace, spec.service)).selects
     return rebuild(there, selected, now) or Record()
@@ -227,9 +239,9 @@ def scrape_targets(snapshot: Snapshot) -> dict[WorkloadKey, ScrapeTarget]:
     """The pods to scrape: those that serve."""
     targets = {}
     for subject in snapshot.subjects:
-        serving, signal = subject.spec.serving, subject.spec.scaling.signal
-        if subject.pods and signal is not None:
+        serving, signals = subject.spec.serving, subject.spec.scaling.signals
+        if subject.pods and signals:
             targets[subject.key] = ScrapeTarget(
-                serving.metrics_port, serving.metrics_path, serving.engine, (signal,), subject.pods
+                serving.metrics_port, serving.metrics_path, serving.engine, signals, subject.pods
             )
     return targets

@@ -13,12 +13,19 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Serving, Spec, unix_seconds
+from autoscaler.cluster.inferenceworkload import (
+    Autoscaling,
+    FurtherSignal,
+    InferenceWorkload,
+    Serving,
+    Spec,
+    unix_seconds,
+)
 from autoscaler.cluster.resources import ControllerRevision
-from autoscaler.cluster.workloads.deployment import digest_of
+from autoscaler.cluster.scalable import digest_of
 from autoscaler.model.quantity import parse_quantity
-from autoscaler.model.resources import ResourceVector, pod_demand
-from autoscaler.model.signal import Signal, SignalSpec
+from autoscaler.model.resources import ResourceVector, add, pod_demand, times
+from autoscaler.model.signal import Direction, Signal, SignalSpec
 from autoscaler.model.workload import (
     ActivationSpec,
     DesiredPhase,
@@ -33,15 +40,18 @@ from autoscaler.model.workload import (
     WorkloadSpec,
 )
 from autoscaler.scaling.allocation import Domain
-from rollouts.revision import Revision, identify, identity_of
+from autoscaler.signals.engines import ENGINES, METRICS_PATH
+from rollouts.revision import Revision, carried_annotations, identify, identity_of
 
 DEFAULT_POOL: Final = "default"
 UTILIZATION_PERCENT: Final = 70.0  # Run:ai's and Knative's default, of throughput and concurrency
 LATENCY_ACTS_AT: Final = 0.5  # of the threshold: latency is a cliff (llm-d's one-replica knee)
 KV_CACHE_ACTS_AT: Final = 0.9
 KV_CACHE_THRESHOLD: Final = 0.8
+PERCENTILE: Final = 99.0
 LEAST_THRESHOLD: Final = 1e-6
 MOST_THRESHOLD: Final = 1e12
+_NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size")
 LATENCIES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
 UTILIZED: Final = frozenset({Signal.CONCURRENCY, Signal.THROUGHPUT})
 
@@ -100,10 +110,11 @@ class Resolver:
         """The revision that the stored template asks for, and the collision count that it needed."""
         meta = workload.metadata
         taken = {name: digest_of(each) for name, each in stored.items()}
-        made_from = (meta.generation, collision_count, tuple(taken.items()))
+        carried = _carried(workload)  # a change of annotations makes no new generation
+        made_from = (meta.generation, collision_count, tuple(taken.items()), carried)
         known = self._newest.get(meta.uid)
         if known is None or known[0] != made_from:
-            identity = identity_of(msgspec.to_builtins(workload.spec.serving))
+            identity = identity_of(msgspec.to_builtins(workload.spec.serving), carried)
             newest, collisions = identify(meta.name, identity, taken, collision_count)
             if newest.name in stored:  # equal by digest; a template is long, and there is one copy of it already
                 newest = replace(newest, identity=stored[newest.name].data or identity)
@@ -117,6 +128,13 @@ class Resolver:
                 del memory[uid]
 
 
+def _carried(workload: InferenceWorkload) -> Mapping[str, str]:
+    """None for most; not all annotations, which would hold another copy of the template that kubectl keeps there."""
+    serving = workload.spec.serving
+    groups = serving.leader_worker_set if serving is not None else None
+    return carried_annotations({"leaderWorkerSet": groups}, workload.metadata.annotations) if groups else {}
+
+
 class _Wrong(Exception):
     def __init__(self, condition: str, reason: str, message: str) -> None:
         super().__init__(message)
@@ -126,8 +144,8 @@ class _Wrong(Exception):
 def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
     spec, defaults, meta = workload.spec, operator.defaults, workload.metadata
     serving = merged(spec.serving or Serving(), defaults.serving)
-    if serving.deployment is None or serving.deployment.template is None or serving.port is None:
-        raise _Wrong("TemplateInvalid", "Incomplete", "spec.serving needs deployment.template and port")
+    if _group_of(serving) is None or serving.port is None:
+        raise _Wrong("TemplateInvalid", "Incomplete", f"spec.serving needs {' or '.join(_NEEDED)}, and port")
     service = spec.traffic.service if spec.traffic else None
     return WorkloadSpec(
         key=WorkloadKey(meta.namespace, meta.name),
@@ -143,7 +161,7 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
         scaling=_scaling(
             _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling), spec.replicas, operator
         ),
-        per_replica=_demand(serving.deployment.template.get("spec") or {}),
+        per_replica=_demand(serving),
         service=service or meta.name,
         own_service=service is None or service == meta.name,
         orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
@@ -196,30 +214,72 @@ def _project(asked: str | None, namespace: str, operator: Operator) -> str:
     return mapped
 
 
-def _demand(pod_spec: Mapping[str, object]) -> ResourceVector:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The pods that make one replica: one that serves, and its workers."""
+
+    leader: Mapping[str, Any]  # pod templates
+    worker: Mapping[str, Any]
+    workers: int
+
+
+def _group_of(serving: Serving) -> _Group | None:
+    """None where something is missing: only the API server's rules see to it that nothing is."""
+    groups = serving.leader_worker_set
+    if groups is not None:
+        if groups.worker_template is None or groups.size is None:
+            return None
+        return _Group(groups.leader_template or groups.worker_template, groups.worker_template, groups.size - 1)
+    if serving.deployment is None or serving.deployment.template is None:
+        return None
+    return _Group(serving.deployment.template, serving.deployment.template, 0)
+
+
+def _demand(serving: Serving) -> ResourceVector:
+    """What one replica is charged: a pod, or a leader and its workers."""
+    group = _group_of(serving)
+    if group is None:
+        return {}
     try:
-        return pod_demand(pod_spec)
+        leader, worker = _pod_demands(group)
+        return add(leader, times(worker, group.workers)) if group.workers else leader
     except (ValueError, AttributeError, TypeError) as error:
-        raise _Wrong("TemplateInvalid", "Resources", f"spec.serving.deployment.template: {error}") from error
+        kind = "leaderWorkerSet" if serving.leader_worker_set is not None else "deployment"
+        raise _Wrong("TemplateInvalid", "Resources", f"spec.serving.{kind}: {error}") from error
+
+
+def _pod_demands(group: _Group) -> tuple[dict[str, int], dict[str, int]]:
+    leader, worker = (pod_demand(template.get("spec") or {}) for template in (group.leader, group.worker))
+    return leader, worker
+
+
+def demand_of_pods(identity: Mapping[str, Any], leaders: int, workers: int) -> ResourceVector:
+    """What so many pods of a revision are charged; nothing where its content cannot be read."""
+    try:
+        group = _group_of(msgspec.convert(identity, Serving))
+        leader, worker = _pod_demands(group) if group else ({}, {})
+    except (ValueError, AttributeError, TypeError):
+        return {}
+    return add(times(leader, leaders), times(worker, workers))
 
 
 def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any]) -> WorkloadSpec:
     """The spec with what the running revision is made of: a template edit changes neither its port nor its price."""
     serving = msgspec.convert(identity, Serving)
-    if serving.deployment is None or serving.deployment.template is None or serving.port is None:
+    if _group_of(serving) is None or serving.port is None:
         return spec
-    demand = _demand(serving.deployment.template.get("spec") or {})
-    return replace(spec, serving=_serving(serving, serving.port), per_replica=demand)
+    return replace(spec, serving=_serving(serving, serving.port), per_replica=_demand(serving))
 
 
 def _serving(serving: Serving, port: int) -> ServingSpec:
-    metrics = serving.metrics
+    metrics, engine = serving.metrics, Engine(serving.engine or Engine.AUTO)
+    words = ENGINES.get(engine)
     return ServingSpec(
         port=port,
         protocol=Protocol(serving.protocol or Protocol.HTTP),
-        metrics_port=(metrics.port if metrics else None) or port,
-        metrics_path=(metrics.path if metrics else None) or "/metrics",
-        engine=Engine(serving.engine or Engine.AUTO),
+        metrics_port=(metrics.port if metrics else None) or (words.port if words else None) or port,
+        metrics_path=(metrics.path if metrics else None) or (words.path if words else METRICS_PATH),
+        engine=engine,
     )
 
 
@@ -244,6 +304,7 @@ def _scaling(asked: Autoscaling, manual: int | None, operator: Operator) -> Scal
         activation=_activation(asked, operator),
         kpa=operator.kpa,
         ceiling_replicas=operator.ceiling_replicas,
+        further_signals=_further_signals(asked),
     )
 
 
@@ -266,21 +327,43 @@ def _signal(asked: Autoscaling, least: int, most: int) -> SignalSpec | None:
         if (least, most) == (0, 1):
             return SignalSpec(Signal.CONCURRENCY, 1.0, 1.0)  # any request at all
         raise ValueError(f"autoscaling.metric is required where minReplicas ({least}) < maxReplicas ({most})")
-    threshold = _threshold(asked.metric, asked.metric_threshold)
+    threshold = _threshold(asked.metric, asked.metric_threshold, "metricThreshold")
     return SignalSpec(asked.metric, threshold, threshold * _acts_at(asked.metric, asked.metric_threshold_percentage))
 
 
-def _threshold(metric: str, given: int | str | None) -> float:
+def _further_signals(asked: Autoscaling) -> tuple[SignalSpec, ...]:
+    """Those beside `metric`, which a percentage concerns as well."""
+    found = tuple(_further(each, asked.metric_threshold_percentage) for each in asked.signals or ())
+    names = [asked.metric, *(each.name for each in found)]
+    if found and asked.metric is None:
+        raise ValueError("autoscaling.metric is required with autoscaling.signals: it is the first of them")
+    if len(set(names)) < len(names):
+        raise ValueError(f"autoscaling.signals must name each metric once, not {', '.join(map(str, names))}")
+    return found
+
+
+def _further(asked: FurtherSignal, percentage: float | None) -> SignalSpec:
+    if asked.metric is None:
+        raise ValueError("autoscaling.signals needs a metric in each entry")
+    threshold = _threshold(asked.metric, asked.threshold, "signals.threshold")
+    return SignalSpec(
+        name=asked.metric,
+        threshold=threshold,
+        target=threshold * _acts_at(asked.metric, percentage),
+        percentile=(PERCENTILE if asked.percentile is None else asked.percentile) / 100,
+        direction=Direction(asked.direction or Direction.BOTH),
+    )
+
+
+def _threshold(metric: str, given: int | str | None, field: str) -> float:
     """In base units. Latency-like: plain integers are milliseconds (Run:ai), quantities seconds (`500m`)."""
     if given is None:
         if metric == Signal.KV_CACHE:
             return KV_CACHE_THRESHOLD
-        raise ValueError(f"autoscaling.metricThreshold is required with metric {metric}")
+        raise ValueError(f"autoscaling.{field} is required with metric {metric}")
     value = float(min(max(parse_quantity(given), Fraction(-1)), Fraction(10**30)))  # before it could overflow
     if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
-        raise ValueError(
-            f"autoscaling.metricThreshold is {given}, must be from {LEAST_THRESHOLD:g} to {MOST_THRESHOLD:g}"
-        )
+        raise ValueError(f"autoscaling.{field} is {given}, must be from {LEAST_THRESHOLD:g} to {MOST_THRESHOLD:g}")
     plain = isinstance(given, int) or given.isdigit()
     return value / 1000 if metric in LATENCIES and plain else value
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaler.model.resources import ResourceVector
-from autoscaler.model.signal import Activation, Quality, WorkloadSignals
+from autoscaler.model.signal import Activation, Direction, Quality, WorkloadSignals
 from autoscaler.model.workload import WorkloadKey
 
 
@@ -32,6 +32,7 @@ class Rule(StrEnum):
     NO_DATA = "NoData"  # the policy had nothing to go by: the count is held
     UNTRUSTED = "UntrustedData"  # a lower count was refused: not every ready pod has a fresh page
     WARMING_UP = "WindowsWarmingUp"  # a lower count was refused: whole data for less than a stable window
+    DIRECTION = "Direction"  # a lower count was refused: every signal may only raise
     LOADING = "ReplicasLoading"  # not to zero while a pod loads
     NOT_IDLE = "NotIdle"  # not to zero without proof of idleness
     WAITING = "RequestsWaiting"  # not to zero: the activation page shows a waiting request
@@ -66,6 +67,9 @@ class SignalInput:
     panic: float | None = None
     pods_fresh: int = 0
     pods_expected: int = 0
+    direction: Direction = Direction.BOTH
+    desired: int | None = None  # the policy's answer for this signal alone; None: nothing to go by
+    arithmetic: str = ""  # how it came about
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,12 @@ class ScalingDecision:
     desired: int
     rule: Rule  # the rule that bound the number
     recommended: int | None  # the policy's answer; None: it had none, or was not asked
+    signal: str = ""  # whose count that is, the highest of all; "" where there is none
     arithmetic: str = ""  # e.g. "ceil(41 / 7) = 6"
     inputs: tuple[SignalInput, ...] = ()
     adjustments: tuple[Adjustment, ...] = ()
     panicking: bool = False
-    quality: Quality | None = None  # the worst quality among the signals; None: no signal is wanted or read
+    quality: Quality | None = None  # the worst among the signals that may lower; None: none is wanted or read
     faults: tuple[str, ...] = ()  # "pod-a: http 500"
 
     @property

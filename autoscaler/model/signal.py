@@ -5,7 +5,7 @@ Absent is not zero: a value that nobody saw is None and carries a quality that s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -39,6 +39,14 @@ def shape_of(name: str) -> Shape:
     return Shape.LEVEL if name in LEVELS else Shape.TOTAL
 
 
+class Direction(StrEnum):
+    """What a signal may do to the count, where a workload has several."""
+
+    BOTH = "both"
+    UP = "up"  # raise it, and keep others from lowering it below; its silence stops no lowering
+    DOWN = "down"  # hold or lower it
+
+
 @dataclass(frozen=True, slots=True)
 class SignalSpec:
     """One signal of a workload, resolved: seconds, ratios, requests."""
@@ -47,6 +55,7 @@ class SignalSpec:
     threshold: float  # what the user wrote, in base units (seconds, ratio, requests, requests/s, tokens/s)
     target: float  # where we act, per replica: threshold × utilisation, or × 0.5 / 0.9 for cliffs
     percentile: float = 0.99  # of latency-like signals
+    direction: Direction = Direction.BOTH
 
     @property
     def shape(self) -> Shape:
@@ -54,12 +63,17 @@ class SignalSpec:
 
 
 class Quality(StrEnum):
-    """How far a reading may be trusted. Only FRESH may lower anything."""
+    """How far a reading may be trusted, the best first. Only FRESH may lower anything."""
 
     FRESH = "fresh"  # every ready pod answered within three scrape periods (a true zero is FRESH and 0.0)
     PARTIAL = "partial"  # some ready pods have no fresh page
     STALE = "stale"  # values exist, but none is fresh
     ABSENT = "absent"  # nobody ever answered, or the page lacks the series
+
+
+def worst(qualities: Iterable[Quality]) -> Quality | None:
+    """The least trustworthy; None where there are none."""
+    return max(qualities, key=list(Quality).index, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class PodFault:
-    """Why one pod has no fresh page. `reason` is one of a small closed set, e.g. "http 500", "time-out"."""
+    """Why one pod has no fresh value, e.g. "http 500", "time-out", "triton has no series for running requests"."""
 
     pod: str
     reason: str

@@ -33,6 +33,12 @@ class Mode(StrEnum):
 class Engine(StrEnum):
     AUTO = "auto"  # recognised from the page
     VLLM = "vllm"
+    SGLANG = "sglang"
+    TGI = "tgi"
+    NIM = "nim"
+    TRITON = "triton"
+    TENSORRT_LLM = "tensorrt-llm"
+    DYNAMO = "dynamo"
     CUSTOM = "custom"  # the pods expose the metric by its own name
 
 
@@ -86,13 +92,19 @@ class ScalingSpec:
     max_replicas: int
     initial_replicas: int
     activation_replicas: int
-    signal: SignalSpec | None  # None only where min == max
+    signal: SignalSpec | None  # the first one; None only where min == max
     retention_s: float = 0.0  # idle this long before zero
     scale_down_delay_s: float = 0.0
     manual_replicas: int | None = None  # spec.replicas; wins over all but ceilings and quota
     activation: ActivationSpec | None = None
     kpa: KpaParameters = KpaParameters()
     ceiling_replicas: int | None = None  # the operator's; no workload may exceed it
+    further_signals: tuple[SignalSpec, ...] = ()  # each of another name; the highest count wins
+
+    @property
+    def signals(self) -> tuple[SignalSpec, ...]:
+        """All signals, in the order in which they were written."""
+        return (self.signal, *self.further_signals) if self.signal is not None else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,50 +1,36 @@
 """How many replicas one workload should have: `decide`, a function of spec, state, observation and time.
 
-Order: what the user fixed (stopped, manual, paused, first start, zero), then the policy, then the guards against
-lowering on bad data, then the way to zero, then the bounds. Quota comes after, in `allocation`. Every rule that changed
-the number is in the decision. Never acts, never reads a clock.
+Order: what the user fixed (stopped, manual, paused, first start, zero), then the policy, asked once for each signal,
+of whose counts the highest wins, then the guards against lowering on bad data, then the way to zero, then the bounds.
+Quota comes after, in `allocation`. Every rule that changed the number is in the decision. Never acts, never reads a
+clock.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
 
 from autoscaler.model.decision import Adjustment, Observation, Rule, ScalingDecision, SignalInput
-from autoscaler.model.signal import Activation, Quality, Reading, Shape, SignalSpec, WorkloadSignals
+from autoscaler.model.signal import Activation, Direction, Quality, Reading, WorkloadSignals, worst
 from autoscaler.model.workload import DesiredPhase, Mode, ScalingSpec, WorkloadSpec
-from autoscaler.scaling import kpa
-
-SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
-GAP_S: Final = 2.0  # a longer silence between two samples leaves a hole in the windows
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyState:
-    """Windows and memory of the policy for one signal."""
-
-    signal: SignalSpec
-    windows: kpa.KpaWindows
-    memory: kpa.KpaState
-    delay_s: float  # that the memory was made for
-    last_sample_at: float | None = None
-    trusted_since: float | None = None  # every ready pod fresh and no hole since then
+from autoscaler.scaling.policy import Answer, PolicyState, ask
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingState:
     """What one decision leaves for the next. A fresh one, as after a restart, lowers nothing until it is warm."""
 
-    policy: PolicyState | None = None
+    policies: tuple[PolicyState, ...] = ()  # one a signal, in the spec's order
     zero_wanted_since: float | None = None  # idleness proven and zero wanted by the policy, without a break
     waking: bool = False  # a request waited at zero and no replica was applied yet, e.g. for want of quota
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The policy's answer. `desired` None: nothing to go by."""
+    """The highest of the policy's answers. `desired` None: nothing to go by."""
 
     desired: int | None
+    signal: str = ""  # whose it is
     arithmetic: str = ""
     inputs: tuple[SignalInput, ...] = ()
     panicking: bool = False
@@ -78,16 +64,16 @@ def decide(
         at_zero = current == 0
         trail = _Trail(fixed[0], fixed[1])
         _ceiling(spec.scaling, trail)
-        watched, answer = (None, None) if at_zero else _ask_policy(spec.scaling, state.policy, seen, now)
+        watched, answer = ((), None) if at_zero else _ask_all(spec.scaling, state.policies, seen, now)
         return _decision(trail, current, seen, answer, now), ScalingState(watched, waking=waking)
-    policy, answer = _ask_policy(spec.scaling, state.policy, seen, now)
+    policies, answer = _ask_all(spec.scaling, state.policies, seen, now)
     trail = _Trail(current, Rule.NO_DATA)
     if answer.desired is not None:
         trail = _Trail(answer.desired, Rule.POLICY)
-        _guard_lowering(spec.scaling, trail, current, seen, policy, now)
+        _guard_lowering(spec.scaling, trail, current, seen, policies, now)
     zero_since = _toward_zero(spec.scaling, trail, current, seen, state, now)
     _bounds(spec.scaling, trail, seen)
-    return _decision(trail, current, seen, answer, now), ScalingState(policy, zero_since)
+    return _decision(trail, current, seen, answer, now), ScalingState(policies, zero_since)
 
 
 def _fixed(spec: WorkloadSpec, seen: Observation, current: int, waking: bool) -> tuple[int, Rule] | None:
@@ -115,116 +101,86 @@ def _from_zero(scaling: ScalingSpec, seen: Observation, waking: bool) -> tuple[i
     return 0, Rule.ACTIVATION_UNKNOWN if seen.activation is Activation.UNKNOWN else Rule.AT_ZERO
 
 
-def _ask_policy(
-    scaling: ScalingSpec, state: PolicyState | None, seen: Observation, now: float
-) -> tuple[PolicyState | None, _Answer]:
-    """Feeds the new samples into the windows and asks the policy. Fixed-size workloads have none."""
-    signal = scaling.signal
-    if signal is None:
-        return None, _Answer(scaling.min_replicas)
+def _ask_all(
+    scaling: ScalingSpec, states: tuple[PolicyState, ...], seen: Observation, now: float
+) -> tuple[tuple[PolicyState, ...], _Answer]:
+    """Asks the policy for each signal. Fixed-size workloads have none."""
+    if not scaling.signals:
+        return (), _Answer(scaling.min_replicas)
     if seen.ready is None:
-        return state, _Answer(None)
-    reading = seen.signals.readings.get(signal.name) if seen.signals else None
-    kept = None if _clock_set_back(state, reading) else state
-    state = _record(_fitted(scaling, signal, kept, seen.ready, now), reading, seen.ready)
-    averages = state.windows.averages(_as_of(state, now))
-    stable, panic = averages if averages else (None, None)
-    result, memory = kpa.scale(_kpa_spec(scaling, signal), state.memory, seen.ready, stable, panic, now)
-    answer = _Answer(
-        result.desired, _arithmetic(signal, result), _inputs(signal, reading, stable, panic), memory.panicking
-    )
-    return replace(state, memory=memory), answer
+        return states, _Answer(None)
+    known = {state.signal.name: state for state in states}
+    asked = [ask(scaling, each, known.get(each.name), seen.signals, seen.ready, now) for each in scaling.signals]
+    return tuple(state for state, _ in asked), _highest([answer for _, answer in asked], seen.applied or 0)
 
 
-def _clock_set_back(state: PolicyState | None, reading: Reading | None) -> bool:
-    """Do the samples come from before those in the windows? Then the windows begin anew, which holds the count."""
-    if state is None or state.last_sample_at is None or reading is None or not reading.samples:
-        return False
-    return reading.samples[-1].at_s < state.last_sample_at - SAMPLE_IS_NEW_S
+def _highest(answers: list[Answer], current: int) -> _Answer:
+    """The highest count wins; of equals the signal that stands first.
 
-
-def _as_of(state: PolicyState, now: float) -> float:
-    """When to read the windows: at the newest sample, as long as it is one.
-
-    Samples come on whole seconds and a tick may fall just before one. Reading at the tick's own time would then find
-    the present bucket empty, and a panic window of one bucket would never see anything.
+    A signal that may only lower counts at most as the present count, so that it holds and never raises. One that may
+    only raise counts as it is: it lowers nothing by itself, but a count that others lower stops where it would be
+    raised again.
     """
-    last = state.last_sample_at
-    return last if last is not None and now - last < SAMPLE_IS_NEW_S else now
-
-
-def _kpa_spec(scaling: ScalingSpec, signal: SignalSpec) -> kpa.KpaSpec:
-    parameters = scaling.kpa
-    return kpa.KpaSpec(
-        target_value=signal.target,
-        total_value=signal.threshold,
-        max_scale_up_rate=parameters.max_scale_up_rate,
-        max_scale_down_rate=parameters.max_scale_down_rate,
-        target_burst_capacity=0.0,  # there is no activator in the request path
-        panic_threshold_ratio=parameters.panic_threshold_ratio,
-        stable_window_s=parameters.stable_window_s,
-        scale_down_delay_s=scaling.scale_down_delay_s,
-        activation_scale=scaling.activation_replicas if scaling.min_replicas == 0 else 0,
-    )
-
-
-def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None, ready: int, now: float) -> PolicyState:
-    """The state for these parameters: made anew for another signal, resized for other windows."""
-    stable_s = scaling.kpa.stable_window_s
-    panic_s = max(1.0, float(int(stable_s * scaling.kpa.panic_window_percent / 100 + 0.5)))
-    if state is None or state.signal.name != signal.name:
-        memory = kpa.start(_kpa_spec(scaling, signal), ready, now)
-        return PolicyState(signal, kpa.KpaWindows.empty(stable_s, panic_s), memory, scaling.scale_down_delay_s)
-    if state.delay_s != scaling.scale_down_delay_s:
-        delay = kpa.start(_kpa_spec(scaling, signal), ready, now).delay
-        state = replace(state, memory=replace(state.memory, delay=delay), delay_s=scaling.scale_down_delay_s)
-    windows = state.windows.resized(stable_s, panic_s, now)
-    same = signal == state.signal and windows.stable is state.windows.stable and windows.panic is state.windows.panic
-    return state if same else replace(state, signal=signal, windows=windows)
-
-
-def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicyState:
-    """Adds the samples that are newer than the last one recorded. A level counts once per ready replica.
-
-    Also keeps how long the windows have held nothing but the truth: a hole reads as zeros, and samples without some
-    pod's share read low, for as long as they are in the window.
-    """
-    if reading is None or reading.quality is Quality.ABSENT:
-        return replace(state, trusted_since=None)
-    windows, last, since = state.windows, state.last_sample_at, state.trusted_since
-    factor = ready if state.signal.shape is Shape.LEVEL else 1
-    for sample in reading.samples:
-        if last is None or sample.at_s > last:
-            windows = windows.record(sample.at_s, sample.value * factor)
-            since = None if last is not None and sample.at_s - last > GAP_S else since
-            last = sample.at_s
-    whole = reading.quality is Quality.FRESH and reading.pods_expected >= ready
-    since = (last if since is None else since) if whole else None
-    return replace(state, windows=windows, last_sample_at=last, trusted_since=since)
+    inputs = tuple(answer.read for answer in answers)
+    panicking = any(answer.panicking for answer in answers)
+    best: tuple[int, SignalInput] | None = None
+    for read in inputs:
+        if read.desired is None:
+            continue
+        count = min(read.desired, current) if read.direction is Direction.DOWN else read.desired
+        if best is None or count > best[0]:
+            best = count, read
+    if best is None:
+        return _Answer(None, inputs=inputs, panicking=panicking)
+    count, read = best
+    held = f"; may only lower: {count}" if count != read.desired else ""
+    return _Answer(count, read.name, read.arithmetic + held, inputs, panicking)
 
 
 def _guard_lowering(
-    scaling: ScalingSpec, trail: _Trail, current: int, seen: Observation, policy: PolicyState | None, now: float
+    scaling: ScalingSpec,
+    trail: _Trail,
+    current: int,
+    seen: Observation,
+    policies: tuple[PolicyState, ...],
+    now: float,
 ) -> None:
     """Absent is not zero: a lower count needs a fresh page of every ready pod, and a stable window of such pages.
 
-    Replicas that are not ready, or not seen, show no load of theirs: they count as full.
+    That holds for every signal that may lower. Replicas that are not ready, or not seen, show no load of theirs: they
+    count as full.
     """
-    if trail.value >= current or policy is None:
+    if trail.value >= current or not policies:
         return
-    reading = seen.signals.readings.get(policy.signal.name) if seen.signals else None
-    if reading is None or reading.quality is not Quality.FRESH or reading.pods_expected < (seen.ready or 0):
-        quality, fresh, expected = ("absent", 0, seen.ready or 0) if reading is None else _trust(reading)
-        trail.change(current, Rule.UNTRUSTED, f"{quality}: {fresh} of {expected} pods have a fresh page")
+    lowering = [policy for policy in policies if policy.signal.direction is not Direction.UP]
+    if not lowering:
+        trail.change(current, Rule.DIRECTION, "every signal may only raise")
         return
-    age = now - policy.trusted_since if policy.trusted_since is not None else 0.0
+    for policy in lowering:
+        reading = seen.signals.readings.get(policy.signal.name) if seen.signals else None
+        if reading is None or reading.quality is not Quality.FRESH or reading.pods_expected < (seen.ready or 0):
+            quality, fresh, expected = ("absent", 0, seen.ready or 0) if reading is None else _trust(reading)
+            detail = f"{quality}: {fresh} of {expected} pods have a fresh page"
+            trail.change(current, Rule.UNTRUSTED, _of(policy, policies, detail))
+            return
+    age, policy = min(((_trusted_for_s(each, now), each) for each in lowering), key=lambda pair: pair[0])
     if age < scaling.kpa.stable_window_s:
-        trail.change(current, Rule.WARMING_UP, f"whole data for {age:.0f} of {scaling.kpa.stable_window_s:.0f} s")
+        detail = f"whole data for {age:.0f} of {scaling.kpa.stable_window_s:.0f} s"
+        trail.change(current, Rule.WARMING_UP, _of(policy, policies, detail))
         return
     missing = max(0, current - (seen.ready or 0))
     if missing:
         full = min(current, trail.value + missing)
         trail.change(full, Rule.LOADING, f"{missing} of {current} replicas are not ready and count as full")
+
+
+def _trusted_for_s(policy: PolicyState, now: float) -> float:
+    return now - policy.trusted_since if policy.trusted_since is not None else 0.0
+
+
+def _of(policy: PolicyState, policies: tuple[PolicyState, ...], detail: str) -> str:
+    """The detail, with the signal's name where there are several."""
+    return f"{policy.signal.name}: {detail}" if len(policies) > 1 else detail
 
 
 def _trust(reading: Reading) -> tuple[str, int, int]:
@@ -283,36 +239,6 @@ def _ceiling(scaling: ScalingSpec, trail: _Trail) -> None:
         trail.change(scaling.ceiling_replicas, Rule.CEILING)
 
 
-def _arithmetic(signal: SignalSpec, result: kpa.KpaResult) -> str:
-    numbers = result.arithmetic
-    if numbers is None:
-        return ""
-    text = f"stable ceil({numbers.stable.average:.4g} / {signal.target:.4g}) = {numbers.stable.raw}"
-    if numbers.panicking:
-        text += f"; panic ceil({numbers.panic.average:.4g} / {signal.target:.4g}) = {numbers.panic.raw}"
-    return f"{text}; {', '.join(result.reasons)}"
-
-
-def _inputs(
-    signal: SignalSpec, reading: Reading | None, stable: float | None, panic: float | None
-) -> tuple[SignalInput, ...]:
-    if reading is None:
-        return (SignalInput(signal.name, None, signal.target, Quality.ABSENT, None, stable, panic),)
-    return (
-        SignalInput(
-            signal.name,
-            reading.value,
-            signal.target,
-            reading.quality,
-            reading.age_s,
-            stable,
-            panic,
-            reading.pods_fresh,
-            reading.pods_expected,
-        ),
-    )
-
-
 def _decision(trail: _Trail, current: int, seen: Observation, answer: _Answer | None, now: float) -> ScalingDecision:
     inputs = answer.inputs if answer else ()
     faults: tuple[str, ...] = ()
@@ -325,10 +251,11 @@ def _decision(trail: _Trail, current: int, seen: Observation, answer: _Answer | 
         desired=trail.value,
         rule=trail.rule,
         recommended=answer.desired if answer else None,
+        signal=answer.signal if answer else "",
         arithmetic=answer.arithmetic if answer else "",
         inputs=inputs,
         adjustments=tuple(trail.adjustments),
         panicking=answer.panicking if answer else False,
-        quality=inputs[0].quality if inputs and seen.ready else None,
+        quality=worst(each.quality for each in inputs if each.direction is not Direction.UP) if seen.ready else None,
         faults=faults[:5],
     )

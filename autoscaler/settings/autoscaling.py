@@ -10,18 +10,21 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from autoscaler.model.quantity import parse_quantity
-from autoscaler.model.signal import Signal
+from autoscaler.model.signal import Direction, Signal
 from autoscaler.settings.rules import Rule, Ruled
 from autoscaler.settings.scalars import DNS_1123, Count, Positive, Seconds, Threshold
 
 METRIC_NAME: Final = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"
 METRIC: Final = r"^([a-zA-Z_:][a-zA-Z0-9_:]*|kv-cache)$"
 METRIC_CHOICE: Final = f"{', '.join(Signal)} or the name of a metric that the pods expose"
+MOST_FURTHER_SIGNALS: Final = 7
 REQUEST_RATES: Final = (Signal.CONCURRENCY, Signal.THROUGHPUT)  # take a percentage, and may go to zero by themselves
 
 _LOW: Final = "(has(self.minReplicas) ? self.minReplicas : 1)"
 _HIGH: Final = f"(has(self.maxReplicas) ? self.maxReplicas : ({_LOW} == 0 ? 1 : {_LOW}))"
 _REQUEST_RATES: Final = "['concurrency', 'throughput']"
+_LATENCIES: Final = "['latency', 'ttft', 'itl']"
+LATENCIES: Final = (Signal.LATENCY, Signal.TTFT, Signal.ITL)  # take a percentile
 _LABEL_NAME: Final = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 
 
@@ -37,9 +40,9 @@ def _threshold_above(value: int | str | None, low: int, high: int | None = None)
         return False
 
 
-def _quantity_is(comparison: str, bound: int) -> str:
-    """The threshold compared with `bound` in CEL, whether it is stored as a number or as text."""
-    text = "string(self.metricThreshold)"
+def _quantity_is(comparison: str, bound: int, field: str = "metricThreshold") -> str:
+    """A threshold compared with `bound` in CEL, whether it is stored as a number or as text."""
+    text = f"string(self.{field})"
     return f"(isQuantity({text}) && quantity({text}).compareTo(quantity('{bound}')) {comparison})"
 
 
@@ -67,6 +70,59 @@ class Activation(Ruled):
     )
 
 
+class FurtherSignal(Ruled):
+    """One more signal. Each has windows of its own, and the highest replica count wins."""
+
+    metric: Annotated[str, Field(pattern=METRIC, max_length=128)]
+    """concurrency, queue, throughput, tokens, latency, ttft, itl, kv-cache, or the name of a metric that the pods
+    expose; each name once."""
+    threshold: Threshold | None = None
+    """What one replica should carry, as metricThreshold. Required but for kv-cache."""
+    percentile: Annotated[float, Field(strict=True, ge=1, le=100)] | None = None
+    """Which percentile of latency, ttft or itl (default 99)."""
+    direction: Direction | None = None
+    """both (default); up: may raise the count and keep it up, and lowering does not wait for its data; down: may hold
+    or lower the count, and never raises it."""
+
+    @property
+    def is_latency(self) -> bool:
+        return self.metric in LATENCIES
+
+    cel_values: ClassVar[Mapping[str, str]] = {
+        "metric": "self.metric",
+        "threshold": "self.threshold",
+        "percentile": "self.percentile",
+    }
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="threshold",
+            says="threshold is missing: say how much of {metric} one replica should carry; "
+            "set a number or quantity above 0, e.g. 10 or 500m",
+            cel="self.metric == 'kv-cache' || has(self.threshold)",
+            holds=lambda it: it.metric == Signal.KV_CACHE or it.threshold is not None,
+        ),
+        Rule(
+            field="threshold",
+            says="threshold {threshold} is not above 0; set a number or quantity above 0, e.g. 10 or 500m",
+            cel=f"!has(self.threshold) || {_quantity_is('> 0', 0, 'threshold')}",
+            holds=lambda it: _threshold_above(it.threshold, 0),
+        ),
+        Rule(
+            field="threshold",
+            says="threshold {threshold} is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+            cel="self.metric != 'kv-cache' || !has(self.threshold) || " + _quantity_is("<= 0", 1, "threshold"),
+            holds=lambda it: it.metric != Signal.KV_CACHE or _threshold_above(it.threshold, -(2**63), 1),
+        ),
+        Rule(
+            field="percentile",
+            says="percentile {percentile} applies to the metrics latency, ttft and itl only, and metric is {metric}; "
+            "remove percentile",
+            cel=f"!has(self.percentile) || self.metric in {_LATENCIES}",
+            holds=lambda it: it.percentile is None or it.is_latency,
+        ),
+    )
+
+
 class Autoscaling(Ruled):
     """How many replicas, and on which signal. Names and ranges as in the Run:ai inference API."""
 
@@ -87,12 +143,14 @@ class Autoscaling(Ruled):
     metric."""
     metric_threshold_percentage: Annotated[float, Field(strict=True, ge=1, le=100)] | None = None
     """Act at this percentage of the threshold (default 70). concurrency and throughput only."""
+    signals: Annotated[list[FurtherSignal], Field(max_length=MOST_FURTHER_SIGNALS)] | None = None
+    """More signals beside metric, which is the first. Nothing is lowered while one that may lower has no fresh data."""
     scale_to_zero_retention_seconds: Seconds | None = None
     """Idle this long before the last replica goes (default 0). Only with minReplicas 0."""
     scale_down_delay_seconds: Seconds | None = None
     """A lower count must be wanted this long before it is applied (default 0)."""
     concurrency_hard_limit: Count | None = None
-    """0, for no limit: nothing enforces another one for kind deployment."""
+    """0, for no limit: nothing enforces another one."""
     policy: Policy | None = None
     """The algorithm (default kpa)."""
     activation: Activation | None = None
@@ -109,6 +167,11 @@ class Autoscaling(Ruled):
     @property
     def metric_or_unset(self) -> str:
         return self.metric or "unset"
+
+    @property
+    def metrics(self) -> list[str]:
+        """Of all signals, the first one first."""
+        return ([self.metric] if self.metric else []) + [each.metric for each in self.signals or ()]
 
     cel_values: ClassVar[Mapping[str, str]] = {
         "low": _LOW,
@@ -166,8 +229,25 @@ class Autoscaling(Ruled):
             field="metricThresholdPercentage",
             says="metricThresholdPercentage {metric_threshold_percentage} applies to the metrics concurrency and "
             "throughput only, and metric is {metric_or_unset}; remove metricThresholdPercentage",
-            cel=f"!has(self.metricThresholdPercentage) || (has(self.metric) && self.metric in {_REQUEST_RATES})",
-            holds=lambda it: it.metric_threshold_percentage is None or it.metric in REQUEST_RATES,
+            cel=f"!has(self.metricThresholdPercentage) || (has(self.metric) && self.metric in {_REQUEST_RATES}) || "
+            f"(has(self.signals) && self.signals.exists(s, s.metric in {_REQUEST_RATES}))",
+            holds=lambda it: (
+                it.metric_threshold_percentage is None or any(metric in REQUEST_RATES for metric in it.metrics)
+            ),
+        ),
+        Rule(
+            field="signals",
+            says="signals stands beside metric, which is the first signal, and metric is unset; "
+            "set metric and metricThreshold to one of them",
+            cel="!has(self.signals) || size(self.signals) == 0 || has(self.metric)",
+            holds=lambda it: not it.signals or it.metric is not None,
+        ),
+        Rule(
+            field="signals",
+            says="signals has a metric twice, or the one that metric has; name each metric once",
+            cel="!has(self.signals) || self.signals.all(s, (!has(self.metric) || s.metric != self.metric) && "
+            "self.signals.exists_one(t, t.metric == s.metric))",
+            holds=lambda it: len(set(it.metrics)) == len(it.metrics),
         ),
         Rule(
             field="scaleToZeroRetentionSeconds",
@@ -201,8 +281,7 @@ class Autoscaling(Ruled):
         ),
         Rule(
             field="concurrencyHardLimit",
-            says="concurrencyHardLimit {concurrency_hard_limit} is refused: nothing enforces it for kind deployment; "
-            "remove it or set 0",
+            says="concurrencyHardLimit {concurrency_hard_limit} is refused: nothing enforces it; remove it or set 0",
             cel="!has(self.concurrencyHardLimit) || self.concurrencyHardLimit == 0",
             holds=lambda it: not it.concurrency_hard_limit,
         ),

@@ -47,7 +47,7 @@ _WORKLOAD_COLUMNS: Final = (
     Column("DESIRED", ".status.counts.desired", "integer", description="Replicas that the policy wants"),
     Column("MIN", ".spec.autoscaling.minReplicas", "integer"),
     Column("MAX", ".spec.autoscaling.maxReplicas", "integer"),
-    Column("SIGNAL", ".status.signals[0].name", description="What decides"),
+    Column("SIGNAL", ".status.signals[0].name", description="What decides, or the first of several"),
     Column("VALUE", ".status.signals[0].value", description="The signal over all ready replicas"),
     Column("TARGET", ".status.signals[0].target", description="What one replica should carry"),
     _AGE,

@@ -61,12 +61,12 @@ class Ruled(BaseModel):
     def _sentence(self, rule: Rule) -> str:
         return rule.says.format(**{name: _text(_value(self, name)) for name in _names(rule.says)})
 
-    def all_refusals(self) -> list[tuple[tuple[str, ...], Refusal]]:
+    def all_refusals(self) -> list[tuple[tuple[str | int, ...], Refusal]]:
         """Every broken rule of this object and of the objects below it, with the path to that object."""
-        found: list[tuple[tuple[str, ...], Refusal]] = [((), refusal) for refusal in self.refusals()]
+        found: list[tuple[tuple[str | int, ...], Refusal]] = [((), refusal) for refusal in self.refusals()]
         for name, field in type(self).model_fields.items():
-            if isinstance(below := getattr(self, name), Ruled):
-                found += [((str(field.alias), *path), refusal) for path, refusal in below.all_refusals()]
+            for around, below in _below((str(field.alias),), getattr(self, name)):
+                found += [((*around, *path), refusal) for path, refusal in below.all_refusals()]
         return found
 
     @model_validator(mode="after")
@@ -81,6 +81,15 @@ class Ruled(BaseModel):
     def cel_validations(cls) -> list[dict[str, str]]:
         """The rules as `x-kubernetes-validations`."""
         return [_as_cel(rule, cls.cel_values) for rule in cls.rules]
+
+
+def _below(path: tuple[str | int, ...], value: object) -> list[tuple[tuple[str | int, ...], Ruled]]:
+    """The object that a field holds, or those of its list, with their paths."""
+    if isinstance(value, Ruled):
+        return [(path, value)]
+    if isinstance(value, list):
+        return [((*path, index), each) for index, each in enumerate(value) if isinstance(each, Ruled)]
+    return []
 
 
 def broken_rules(broken: list[Refusal]) -> PydanticCustomError:

@@ -34,7 +34,7 @@ class Counts(Ruled):
     granted: Count | None = None
     """Left of it by the quota and the operator's ceilings."""
     applied: Count | None = None
-    """Written to the Deployment."""
+    """Written to the Deployment or LeaderWorkerSet."""
     ready: Count | None = None
     """Seen serving."""
     starting: Count | None = None
@@ -71,6 +71,8 @@ class SignalStatus(Ruled):
     """The reading over all ready replicas; absent while unknown."""
     target: str | None = None
     """What one replica should carry."""
+    recommended: Count | None = None
+    """Replicas that this signal asks for; the highest of all signals wins."""
     quality: Quality | None = None
     """fresh, partial, stale or absent. Only a fresh signal lowers a replica count."""
     age_seconds: Count | None = None

@@ -93,26 +93,113 @@ class Deployment(Ruled):
     template: PodTemplate
 
 
+class StartupPolicy(StrEnum):
+    LEADER_CREATED = "LeaderCreated"
+    LEADER_READY = "LeaderReady"
+
+
+class RestartPolicy(StrEnum):
+    RECREATE_GROUP_ON_POD_RESTART = "RecreateGroupOnPodRestart"
+    RECREATE_GROUP_AFTER_START = "RecreateGroupAfterStart"
+    NONE = "None"
+
+
+class SubGroupPolicyType(StrEnum):
+    LEADER_WORKER = "LeaderWorker"
+    LEADER_EXCLUDED = "LeaderExcluded"
+
+
+class SubdomainPolicy(StrEnum):
+    SHARED = "Shared"
+    UNIQUE_PER_REPLICA = "UniquePerReplica"
+
+
+class SubGroupPolicy(Ruled):
+    """Groups within a group, which are placed together."""
+
+    sub_group_policy_type: SubGroupPolicyType | None = None
+    """LeaderWorker: the leader is in the first sub-group; LeaderExcluded: it is in none (default LeaderWorker)."""
+    sub_group_size: Positive
+    """Pods of a sub-group."""
+
+
+class NetworkConfig(Ruled):
+    """How the pods of a group find each other."""
+
+    subdomain_policy: SubdomainPolicy
+    """Shared: one headless Service for all groups; UniquePerReplica: one for each."""
+
+
+class LeaderWorkerSet(Ruled):
+    """Every replica is a group of pods of a LeaderWorkerSet: a leader, which serves, and its workers. The workload's
+    annotations under leaderworkerset.sigs.k8s.io/ are set on it too, e.g. exclusive-topology."""
+
+    size: Positive
+    """Pods of a group, the leader included."""
+    leader_template: PodTemplate | None = None
+    """The leader (default: as the workers)."""
+    worker_template: PodTemplate
+    startup_policy: StartupPolicy | None = None
+    """Whether workers are created with the leader or once it is ready (default of LeaderWorkerSet: LeaderCreated)."""
+    restart_policy: RestartPolicy | None = None
+    """What a restart in one pod does to its group (default of LeaderWorkerSet: RecreateGroupOnPodRestart)."""
+    sub_group_policy: SubGroupPolicy | None = None
+    network_config: NetworkConfig | None = None
+
+    @property
+    def splits(self) -> bool:
+        """Do the sub-groups come out even, as LeaderWorkerSet's own webhook demands?"""
+        policy = self.sub_group_policy
+        if policy is None:
+            return True
+        whole = self.size % policy.sub_group_size == 0
+        excluded = policy.sub_group_policy_type is SubGroupPolicyType.LEADER_EXCLUDED
+        return policy.sub_group_size <= self.size and (
+            (self.size - 1) % policy.sub_group_size == 0 or (whole and not excluded)
+        )
+
+    cel_values: ClassVar[Mapping[str, str]] = {
+        "sub_group_policy__sub_group_size": "self.subGroupPolicy.subGroupSize",
+        "size": "self.size",
+    }
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="subGroupPolicy.subGroupSize",
+            says="subGroupSize {sub_group_policy__sub_group_size} does not split a group of size {size}; set a number "
+            "that divides size - 1, or size where the leader is in the first sub-group",
+            cel="!has(self.subGroupPolicy) || (self.subGroupPolicy.subGroupSize <= self.size && "
+            "((self.size - 1) % self.subGroupPolicy.subGroupSize == 0 || "
+            "(self.size % self.subGroupPolicy.subGroupSize == 0 && "
+            "(!has(self.subGroupPolicy.subGroupPolicyType) || "
+            "self.subGroupPolicy.subGroupPolicyType != 'LeaderExcluded'))))",
+            holds=lambda it: it.splits,
+        ),
+    )
+
+
 class MetricsEndpoint(Ruled):
     """Where a pod shows its metrics."""
 
     port: Port | None = None
-    """Port of the metrics page (default: the serving port)."""
+    """Port of the metrics page (default: the serving port; 8002 with engine triton)."""
     path: MetricsPath | None = None
-    """Path of the metrics page (default: the one of the engine, mostly /metrics)."""
+    """Path of the metrics page (default /metrics; /v1/metrics with engine nim, /prometheus/metrics with
+    tensorrt-llm)."""
 
 
 class Serving(Ruled):
-    """How the model is served. Exactly one kind: deployment."""
+    """How the model is served. Exactly one kind: deployment or leaderWorkerSet."""
 
     deployment: Deployment | None = None
+    leader_worker_set: LeaderWorkerSet | None = None
     port: Port
     """Port on which the pods serve."""
     protocol: Protocol | None = None
     """http or grpc (default http)."""
     metrics: MetricsEndpoint | None = None
     engine: Engine | None = None
-    """Whose metrics the pods show (default auto: recognised from the page)."""
+    """Whose metrics the pods show (default auto: recognised from the page). With custom, autoscaling names a metric
+    of the pods."""
     initialization_timeout_seconds: Positive | None = None
     """The first revision has failed, and its GPUs are released, unless it is ready within this time (default: no
     limit)."""
@@ -120,9 +207,15 @@ class Serving(Ruled):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             field="deployment",
-            says="serving has no kind; set deployment (the only kind)",
-            cel="has(self.deployment)",
-            holds=lambda it: it.deployment is not None,
+            says="serving has no kind; set deployment or leaderWorkerSet",
+            cel="has(self.deployment) || has(self.leaderWorkerSet)",
+            holds=lambda it: it.deployment is not None or it.leader_worker_set is not None,
+        ),
+        Rule(
+            field="leaderWorkerSet",
+            says="serving has two kinds; remove deployment or leaderWorkerSet",
+            cel="!has(self.deployment) || !has(self.leaderWorkerSet)",
+            holds=lambda it: it.deployment is None or it.leader_worker_set is None,
         ),
     )
 
@@ -150,7 +243,7 @@ class WorkloadSpec(Ruled):
     serving: Serving
     autoscaling: Autoscaling | None = None
     deletion_policy: DeletionPolicy | None = None
-    """Whether the Deployment and Service go with the workload: Delete (default) or Orphan."""
+    """Whether the revision's object and the Service go with the workload: Delete (default) or Orphan."""
     traffic: Traffic | None = None
 
     @property
@@ -166,15 +259,27 @@ class WorkloadSpec(Ruled):
         Rule(
             field="autoscaling.metric",
             says="metric {metric} is read from an engine, and engine is custom; set metric to the name of a metric "
-            "that the pods expose, or engine to auto or vllm",
+            "that the pods expose, or engine to auto",
             cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
             f"!has(self.autoscaling.metric) || !(self.autoscaling.metric in {_SIGNALS})",
             holds=lambda it: not it.is_custom or it.metric not in set(Signal),
         ),
         Rule(
+            field="autoscaling.signals",
+            says="signals has a metric that is read from an engine, and engine is custom; set it to the name of a "
+            "metric that the pods expose, or engine to auto",
+            cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
+            f"!has(self.autoscaling.signals) || !self.autoscaling.signals.exists(s, s.metric in {_SIGNALS})",
+            holds=lambda it: (
+                not it.is_custom
+                or it.autoscaling is None
+                or not any(each.metric in set(Signal) for each in it.autoscaling.signals or ())
+            ),
+        ),
+        Rule(
             field="autoscaling.metric",
             says="metric is missing: with engine custom nothing else tells 0 from 1 replica; set metric to the name "
-            "of a metric that the pods expose, or engine to auto or vllm",
+            "of a metric that the pods expose, or engine to auto",
             cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
             "has(self.autoscaling.metric) || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0",
             holds=lambda it: (

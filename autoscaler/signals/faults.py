@@ -1,7 +1,7 @@
 """Why a page, or a series on it, gives no value: a small closed set of short reasons.
 
-They stand in readings, in the report of each cycle and as a label of our own metrics, so they never carry text
-that a pod chose.
+They stand in readings, in the report of each cycle and (those of whole pages) as a label of our own metrics, so they
+never carry text that a pod chose. Readings add the engine and the series that it lacks, in the dictionary's words.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Fault(StrEnum):
     NOT_A_NUMBER = "not a number"  # NaN
     INFINITE = "infinite"
     NEGATIVE = "negative"
-    ABSURD = "absurdly large"  # e.g. an unsigned counter that went below zero
+    ABSURD = "absurdly large"  # e.g. an unsigned counter that went below zero, or a share that is a percentage
     MALFORMED = "malformed"  # a line of the series cannot be read
     TOO_MANY_SERIES = "too many series"
     UNKNOWN_ENGINE = "unknown engine"

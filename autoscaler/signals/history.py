@@ -148,17 +148,21 @@ class PodHistory:
         self.tracks[keys[0]].forget_before(since_s)
         return self.tracks[keys[0]].window
 
-    def fault(self, keys: tuple[str, ...]) -> str:
-        """Why these quantities are not fresh."""
+    def fault(self, name: str, keys: tuple[str, ...]) -> str:
+        """Why a signal, or the activity, that is made of these quantities is not fresh."""
         if self.page_fault is not None:
             return str(self.page_fault)
-        tracks = [self.tracks[key] for key in keys if key in self.tracks]
-        if not tracks:
+        if self.plan is not None and name in self.plan.missing:
+            return f"{self.plan.engine} has no series for {self.plan.missing[name]}"
+        tracks = {key: self.tracks[key] for key in keys if key in self.tracks}
+        if not tracks or self.plan is None:
             return str(Fault.NO_SUCH_SERIES)
-        for track in tracks:
+        for key, track in tracks.items():
+            if track.fault is Fault.NO_SUCH_SERIES:
+                return f"{self.plan.engine}: {track.fault}: {self.plan.series(key)}"
             if track.fault is not None:
                 return str(track.fault)
-        return str(Fault.ONE_PAGE_ONLY if any(track.at_s is None for track in tracks) else Fault.OVERDUE)
+        return str(Fault.ONE_PAGE_ONLY if any(track.at_s is None for track in tracks.values()) else Fault.OVERDUE)
 
     def sum(self, keys: tuple[str, ...]) -> tuple[float, float] | None:
         """(sum of the gauges and rates, instant of the oldest page among them); None while one of them is unknown."""

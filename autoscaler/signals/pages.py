@@ -13,14 +13,16 @@ from functools import lru_cache
 from typing import Final
 
 from autoscaler.model.workload import Engine
-from autoscaler.signals.engines import ACTIVITY_NEEDS, ENGINES, NEEDS, Kind, Ranks, Source, own_metric
+from autoscaler.signals.engines import ENGINES, NEEDS, EngineWords, Kind, Quantity, Ranks, Source, own_metric
 from autoscaler.signals.faults import Fault
-from autoscaler.signals.scanner import Scanned, labels_of, scan, type_of
+from autoscaler.signals.scanner import REMEMBERED_BYTES, Scanned, labels_of, scan, type_of
 
 # Kept per pod from page to page, so a pod must not choose how many.
 MAX_SERIES: Final = 2_000
 MOST_VALUE: Final = 1e15  # no count, rate or number of tokens of one pod comes near it
+MOST_SHARE: Final = 2.0  # a larger one is a percentage, or something else: nobody knows what one replica carries
 MAX_BUCKETS: Final = 256
+ACTIVITY: Final = "activity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,13 @@ class Plan:
     engine: Engine
     sources: tuple[Source, ...]
     signals: Mapping[str, tuple[str, ...]]  # signal → keys of its sources; () where the engine has no such signal
-    activity: tuple[str, ...]  # keys of the sources that prove work
+    activity: tuple[str, ...]  # keys of the sources that prove work; () where the engine does not show it
     names: tuple[bytes, ...]  # the series to look for: every spelling of every source
+    missing: Mapping[str, str]  # signal, or ACTIVITY → what the engine has no series for
+
+    def series(self, key: str) -> str:
+        """The newest name of a source, for sentences."""
+        return next((source.names[0].decode() for source in self.sources if source.key == key), key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +60,27 @@ def plan_for(engine: Engine, signals: tuple[str, ...]) -> Plan:
     words = ENGINES.get(engine)
     sources: dict[str, Source] = {}
     keys: dict[str, tuple[str, ...]] = {}
+    missing: dict[str, str] = {}
     for signal in signals:
-        if signal not in NEEDS:
-            needed = [own_metric(signal)]
-        else:
-            needed = [words.sources[quantity] for quantity in NEEDS[signal]] if words is not None else []
+        needed = _sources(words, words.needs(signal) if words else ()) if signal in NEEDS else (own_metric(signal),)
+        if isinstance(needed, Quantity):
+            missing[signal], needed = needed, ()
         sources |= {source.key: source for source in needed}
         keys[signal] = tuple(source.key for source in needed)
-    activity = [words.sources[quantity] for quantity in ACTIVITY_NEEDS] if words is not None else list(sources.values())
+    activity = _sources(words, words.activity) if words is not None else tuple(sources.values())
+    if isinstance(activity, Quantity):
+        missing[ACTIVITY], activity = activity, ()
     sources |= {source.key: source for source in activity}
     names = tuple(name for source in sources.values() for name in _spellings(source))
-    return Plan(engine, tuple(sources.values()), keys, tuple(source.key for source in activity), names)
+    return Plan(engine, tuple(sources.values()), keys, tuple(source.key for source in activity), names, missing)
+
+
+def _sources(words: EngineWords | None, quantities: tuple[Quantity, ...]) -> tuple[Source, ...] | Quantity:
+    """Where an engine shows these quantities, all of them; else the first that it does not show."""
+    if words is None:
+        return ()
+    lacking = [quantity for quantity in quantities if quantity not in words.sources]
+    return lacking[0] if lacking else tuple(words.sources[quantity] for quantity in quantities)
 
 
 def read_page(page: bytes, plan: Plan) -> PageValues:
@@ -73,7 +90,7 @@ def read_page(page: bytes, plan: Plan) -> PageValues:
     for source in plan.sources:
         spelling = next((name for name in _spellings(source) if _present(scanned[name])), _spellings(source)[0])
         found = scanned[spelling]
-        fault = found.fault or _unfit(found) or _store(values, source, page, spelling, found)
+        fault = found.fault or _unfit(found, source) or _store(values, source, page, spelling, found)
         if fault is not None:
             values.faults[source.key] = fault
     return values
@@ -89,9 +106,10 @@ def _present(found: Scanned) -> bool:
     return found.fault is not Fault.NO_SUCH_SERIES
 
 
-def _unfit(found: Scanned) -> Fault | None:
+def _unfit(found: Scanned, source: Source) -> Fault | None:
     if len(found.samples) > MAX_SERIES:
         return Fault.TOO_MANY_SERIES
+    most = MOST_VALUE if source.ranks is Ranks.SUM else MOST_SHARE / source.scale
     for _, value in found.samples:
         if math.isnan(value):
             return Fault.NOT_A_NUMBER
@@ -99,7 +117,7 @@ def _unfit(found: Scanned) -> Fault | None:
             return Fault.INFINITE
         if value < 0:
             return Fault.NEGATIVE
-        if value > MOST_VALUE:
+        if value > most:
             return Fault.ABSURD
     return None
 
@@ -109,27 +127,72 @@ def _store(values: PageValues, source: Source, page: bytes, name: bytes, found: 
     if kind is Kind.DECLARED:
         counts = (type_of(page, name) or ("counter" if name.endswith(b"_total") else "")) == "counter"
         kind = Kind.COUNTER if counts else Kind.GAUGE
+    samples = found.samples
+    if source.copies:
+        samples = _without_copies(samples, source)
     if kind is Kind.HISTOGRAM:
-        buckets = _buckets(found)
+        buckets = _buckets(samples, source.scale)
         if isinstance(buckets, Fault):
             return buckets
         values.buckets[source.key] = buckets
     elif kind is Kind.COUNTER:
-        values.counters[source.key] = dict(found.samples)
+        values.counters[source.key] = dict(samples)
     else:
-        numbers = [value for _, value in found.samples]
-        values.gauges[source.key] = max(numbers) if source.ranks is Ranks.MAX else math.fsum(numbers)
+        numbers = [value for _, value in samples]
+        whole = max(numbers) if source.ranks is Ranks.MAX else math.fsum(numbers)
+        values.gauges[source.key] = whole * source.scale
     return None
 
 
-def _buckets(found: Scanned) -> dict[float, float] | Fault:
+def _without_copies(samples: tuple[tuple[bytes, float], ...], source: Source) -> tuple[tuple[bytes, float], ...]:
+    """One sample for each number: copies differ in `source.copies` alone, and parts stand beside their total.
+
+    Of copies that disagree, because one was written later, the largest counts. A kept sample's labels are what all
+    its copies have in common, so that a counter stays itself when another rank is printed first.
+    """
+    kept: dict[bytes, float] = {}
+    totals = any(_is_total(raw, source.parts) for raw, _ in samples)
+    for raw, value in samples:
+        if totals and not _is_total(raw, source.parts):
+            continue
+        common = _common_labels(raw, source.copies)
+        kept[common] = max(value, kept.get(common, value))
+    return tuple(kept.items())
+
+
+def _is_total(raw: bytes, parts: str) -> bool:
+    return any(name == parts and not value for name, value in labels_of(raw) or ())
+
+
+def _common_labels(raw: bytes, copies: frozenset[str]) -> bytes:
+    """The label set without the labels by which copies differ, in one order and as the format writes it."""
+    if len(raw) > REMEMBERED_BYTES:
+        return _written_without(raw, copies)
+    return _remembered_common_labels(raw, copies)
+
+
+@lru_cache(maxsize=16_384)
+def _remembered_common_labels(raw: bytes, copies: frozenset[str]) -> bytes:
+    return _written_without(raw, copies)
+
+
+def _written_without(raw: bytes, copies: frozenset[str]) -> bytes:
+    pairs = [(name, value) for name, value in labels_of(raw) or () if name not in copies]
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs).encode()
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _buckets(samples: tuple[tuple[bytes, float], ...], scale: float) -> dict[float, float] | Fault:
     """Cumulative counts by upper bound, over all ranks of the page."""
     sums: dict[float, float] = {}
-    for raw, count in found.samples:
+    for raw, count in samples:
         bound = _upper_bound(raw)
         if bound is None:
             return Fault.MALFORMED
-        sums[bound] = sums.get(bound, 0.0) + count
+        sums[bound * scale] = sums.get(bound * scale, 0.0) + count
     if len(sums) > MAX_BUCKETS:
         return Fault.TOO_MANY_SERIES
     return sums if math.inf in sums else Fault.MALFORMED

@@ -14,9 +14,9 @@ from typing import Final
 from autoscaler.model.signal import PodFault, Quality, Reading, Sample, Shape, Signal, SignalSpec, WorkloadSignals
 from autoscaler.signals.histograms import quantile
 from autoscaler.signals.history import PodHistory
+from autoscaler.signals.pages import ACTIVITY
 from autoscaler.signals.targets import ScrapeTarget
 
-ACTIVITY: Final = "activity"
 KEPT_SAMPLES: Final = 16
 MAX_FAULTS: Final = 5
 FRESH_PERIODS: Final = 3.0  # a page as old as this is not fresh any more
@@ -166,5 +166,5 @@ def _judged(
         age_s=max(0.0, *ages) if ages else None,
         pods_expected=len(parts),
         pods_fresh=fresh,
-        faults=tuple(PodFault(part.pod.name, part.pod.fault(part.keys)) for part in stale[:MAX_FAULTS]),
+        faults=tuple(PodFault(part.pod.name, part.pod.fault(name, part.keys)) for part in stale[:MAX_FAULTS]),
     )

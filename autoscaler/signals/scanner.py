@@ -20,7 +20,7 @@ from autoscaler.signals.faults import Fault
 # A page is at most 4 MiB, but 4 MiB of two-byte lines would hold the event loop for seconds.
 MAX_SAMPLES: Final = 10_000
 MAX_LINE_BYTES: Final = 8_192
-_REMEMBERED_BYTES: Final = 256  # longer label sets are read anew: a tenant's labels must not fill our memory
+REMEMBERED_BYTES: Final = 256  # longer label sets are read anew: a tenant's labels must not fill our memory
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -69,7 +69,7 @@ def labels_of(raw: bytes) -> Labels | None:
 
     The same few label sets come back every second, so that reading them is mostly a look-up.
     """
-    return _remembered_labels(raw) if len(raw) <= _REMEMBERED_BYTES else _parse_labels(raw)
+    return _remembered_labels(raw) if len(raw) <= REMEMBERED_BYTES else _parse_labels(raw)
 
 
 def _scan_one(page: bytes, name: bytes) -> Scanned:

@@ -17,7 +17,7 @@ from autoscaler.settings.crd import definitions
 
 CONFIG = Path(__file__).parents[2] / "config"
 WORKLOAD = (CONFIG / "examples" / "llama-3-8b.yaml").read_text()
-BAD = WORKLOAD.replace("maxReplicas: 8", "maxReplicas: 0").replace("engine: vllm", "engine: sglang")
+BAD = WORKLOAD.replace("maxReplicas: 8", "maxReplicas: 0").replace("engine: vllm", "engine: ollama")
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def test_every_mistake_has_file_line_key_value_and_range(tmp_path: Path) -> None
     ended = tidegate("validate", str(file))
     assert ended.status == 1
     lines = BAD.splitlines()
-    engine, bound = lines.index("    engine: sglang") + 1, lines.index("    maxReplicas: 0") + 1
+    engine, bound = lines.index("    engine: ollama") + 1, lines.index("    maxReplicas: 0") + 1
     assert ended.out.splitlines() == [
         f"{file}:{engine}: InferenceWorkload ml-team/llama-3-8b: spec.serving.engine: "
-        "value 'sglang' is not known; allowed: auto, vllm, custom",
+        "value 'ollama' is not known; allowed: auto, vllm, sglang, tgi, nim, triton, tensorrt-llm, dynamo, custom",
         f"{file}:{bound}: InferenceWorkload ml-team/llama-3-8b: spec.autoscaling.maxReplicas: "
         "value 0 is out of range; allowed: a whole number from 1 to 2147483647",
     ]
@@ -119,14 +119,14 @@ def test_standard_input_and_many_documents() -> None:
     assert ended.status == 1
     assert "stdin: InferenceWorkload ml-team/llama-3-8b is valid" in ended.out
     assert "stdin: Service front was not checked: not one of Tidegate's kinds" in ended.out
-    assert "spec.serving.engine: value 'sglang'" in ended.out
+    assert "spec.serving.engine: value 'ollama'" in ended.out
 
 
 def test_the_items_of_a_list_are_checked() -> None:
     items = [yaml.safe_load(WORKLOAD), yaml.safe_load(BAD)]
     ended = tidegate("validate", "-", stdin=yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": items}))
     assert ended.status == 1
-    assert "items[1].spec.serving.engine: value 'sglang'" in ended.out
+    assert "items[1].spec.serving.engine: value 'ollama'" in ended.out
 
 
 def test_an_object_as_the_server_returns_it_is_valid() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from autoscaler.cluster.resources import Autoscaler, Deployment
+from autoscaler.cluster.resources import Autoscaler, Scalable
 from autoscaler.cluster.scalers import Scaler, Target, by_target, foreign_writer
 
 CHAT = Target("ml", "apps", "Deployment", "chat-1")
@@ -71,7 +71,7 @@ COUNT: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
 
 def written_by(*entries: dict[str, Any]) -> str | None:
     body = {"metadata": {"name": "chat-1", "managedFields": list(entries)}}
-    found = foreign_writer(msgspec.json.decode(msgspec.json.encode(body), type=Deployment))
+    found = foreign_writer(msgspec.json.decode(msgspec.json.encode(body), type=Scalable))
     return found.manager if found else None
 
 
@@ -122,6 +122,6 @@ def test_the_last_writer_of_the_count(entries: list[dict[str, Any]], expected: s
 def test_what_is_kept_of_managed_fields_does_not_hold_the_answer_of_the_server() -> None:
     answer = msgspec.json.encode({"metadata": {"managedFields": [entry("flux", COUNT)]}})
     holders = sys.getrefcount(answer)
-    decoded = msgspec.json.decode(answer, type=Deployment)
+    decoded = msgspec.json.decode(answer, type=Scalable)
     assert decoded.metadata.managed_fields is not None
     assert sys.getrefcount(answer) == holders

@@ -26,11 +26,12 @@ from tests.cluster.copying import until
 from tests.cluster.fakeapi import NAMESPACE, FakeApi
 
 T = TypeVar("T")
+OPTIONAL = ("/scaledobjects", "/leaderworkersets")
 ABSENT = NotFound("the server could not find the requested resource", 404)
 
 
 class Server:
-    """Scaled objects by name while the kind is `installed`; all other kinds are there and empty."""
+    """Scaled objects by name while the optional kinds are `installed`; all other kinds are there and empty."""
 
     def __init__(self) -> None:
         self.installed = False
@@ -50,14 +51,14 @@ class Server:
 
     async def call(self, method: str, path: str, **others: object) -> bytes:
         items: list[object] = []
-        if path.endswith("/scaledobjects"):
+        if path.endswith(OPTIONAL):
             self.lists_at.append(asyncio.get_running_loop().time())
             self._refuse()
             items = [{"metadata": {"name": each, "namespace": "ml", "resourceVersion": "6"}} for each in self.names]
         return msgspec.json.encode({"metadata": {"resourceVersion": "7"}, "items": items})
 
     async def stream(self, path: str, params: Mapping[str, str], silence_s: float) -> AsyncIterator[bytes]:
-        if path.endswith("/scaledobjects"):
+        if path.endswith(OPTIONAL):
             self._refuse()
         yield b""
         await self._cut.wait()
@@ -109,6 +110,7 @@ def test_a_kind_that_is_not_installed_is_empty_synced_and_not_worth_a_word() -> 
         assert followed.copy.synced.is_set()
         await asyncio.sleep(3_600)
         assert (followed.names, followed.copy.failures, followed.pokes) == (set(), 0, 1)
+        assert (followed.copy.follows, followed.copy.absent) == (False, True)
         gaps_s = [later - earlier for earlier, later in zip(server.lists_at, server.lists_at[1:], strict=False)]
         assert 54 <= len(gaps_s) <= 60
         assert all(60 <= gap_s <= 66 for gap_s in gaps_s)
@@ -125,6 +127,7 @@ def test_what_is_installed_later_is_noticed_within_66_seconds() -> None:
         await asyncio.sleep(66)
         assert followed.names == {"chat"}
         assert followed.pokes == 2
+        assert not followed.copy.absent
 
     play(script)
 
@@ -183,7 +186,7 @@ def test_an_outage_that_ends_with_a_missing_kind_has_ended() -> None:
     assert [line["event"] for line in lines] == ["watch.failed", "watch.recovered"]
 
 
-def test_a_store_is_synced_without_keda() -> None:
+def test_a_store_is_synced_and_follows_without_keda_and_leader_worker_set() -> None:
     async def follow() -> Store:
         store = Store(Server(), ("a", "b"), lambda: None)
         running = asyncio.create_task(store.run())
@@ -193,7 +196,9 @@ def test_a_store_is_synced_without_keda() -> None:
             await running
         return store
 
-    assert virtual_time.run(follow()).synced
+    store = virtual_time.run(follow())
+    assert store.synced
+    assert store.follows("a")
 
 
 async def test_a_kind_comes_and_goes_over_a_real_connection() -> None:

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import Autoscaler, Deployment
+from autoscaler.cluster.resources import Autoscaler, Scalable
 from autoscaler.cluster.scalers import Scaler, Target, by_target
+from autoscaler.cluster.workloads import leaderworkerset
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.snapshot import Rival, Snapshot, Subject, _rival
@@ -26,12 +27,12 @@ HPA: Rival = (Scaler("HorizontalPodAutoscaler", "hpa"), Target("ml", "apps", "De
 NOW = 1_000_000.0
 
 
-def deployment(name: str, replicas: int, generation: int, manager: str = "flux") -> Deployment:
+def deployment(name: str, replicas: int, generation: int, manager: str = "flux") -> Scalable:
     fields: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
     managed = [{"manager": manager, "subresource": "scale", "time": "2026-01-31T12:00:00Z", "fieldsV1": fields}]
     metadata = {"name": name, "namespace": "ml", "uid": "d", "generation": generation, "managedFields": managed}
     return msgspec.json.decode(
-        msgspec.json.encode({"metadata": metadata, "spec": {"replicas": replicas}}), type=Deployment
+        msgspec.json.encode({"metadata": metadata, "spec": {"replicas": replicas}}), type=Scalable
     )
 
 
@@ -95,6 +96,22 @@ def test_only_the_current_revision_and_the_workload_itself_count(
     assert (_rival(subject(), scalers) is not None) is (rival and namespace == "ml")
 
 
+def test_of_a_leader_worker_set_its_own_scale_counts() -> None:
+    target = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "chat-1"}
+    body = {"metadata": {"name": "hpa", "namespace": "ml"}, "spec": {"scaleTargetRef": target}}
+    scalers = by_target([msgspec.convert(body, Autoscaler)], [])
+    groups = replace(subject(), kind=leaderworkerset.KIND)
+    rival = _rival(groups, scalers)
+    assert rival == (Scaler("HorizontalPodAutoscaler", "hpa"), Target("ml", *target_of(target)))
+    assert _rival(subject(), scalers) is None, "that of a Deployment has another object"
+    told = Conflicts().find(snapshot(replace(groups, rival=rival)))[KEY].message
+    assert told.startswith("HorizontalPodAutoscaler hpa scales LeaderWorkerSet chat-1: ")
+
+
+def target_of(target: dict[str, str]) -> tuple[str, str, str]:
+    return target["apiVersion"].partition("/")[0], target["kind"], target["name"]
+
+
 # --- what is said ---
 
 
@@ -122,7 +139,7 @@ def fought(conflicts: Conflicts, changes: int, manager: str = "flux") -> dict[Wo
     """What is said after so many changes of the count by this manager, each of them corrected."""
     found: dict[WorkloadKey, str] = {}
     for number in range(changes + 1):
-        there = replace(subject(), deployment=deployment("chat-1", 7 if number else 2, 2 * number, manager))
+        there = replace(subject(), there=deployment("chat-1", 7 if number else 2, 2 * number, manager))
         told = conflicts.find(snapshot(there, at_s=NOW + 10 * number))
         found = {key: f"{trouble.reason}: {trouble.message}" for key, trouble in told.items()}
     return found

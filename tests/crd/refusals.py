@@ -9,6 +9,7 @@ from typing import Any
 REMOVED = object()  # the value of a key that is taken out
 
 _POD = "spec.serving.deployment.template"
+_GROUPS = "spec.serving.leaderWorkerSet"
 _SCALING = "spec.autoscaling"
 
 
@@ -67,6 +68,17 @@ def _scaling(**values: Any) -> dict[str, Any]:
 def _only(**values: Any) -> dict[str, Any]:
     """autoscaling with nothing but these."""
     return {_SCALING: values}
+
+
+def _template(**spec: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [{"name": "vllm", "image": "vllm:1"}], **spec}}
+
+
+def _groups(**fields: Any) -> dict[str, Any]:
+    """Groups of two instead of a Deployment, with these fields."""
+    block = {"size": 2, "workerTemplate": _template(), **fields}
+    kept = {key: value for key, value in block.items() if value is not REMOVED}
+    return {"spec.serving.deployment": REMOVED, _GROUPS: kept}
 
 
 REFUSALS = [
@@ -249,6 +261,87 @@ REFUSALS = [
         "value 101 is out of range; allowed: a number from 1 to 100",
         "should be less than or equal to 100",
     ),
+    # several signals
+    Refusal(
+        "signals without metric",
+        _only(minReplicas=2, signals=[{"metric": "queue", "threshold": 5}]),
+        "signals stands beside metric, which is the first signal, and metric is unset; set metric and metricThreshold",
+        at="signals",
+    ),
+    Refusal(
+        "a signal that metric names already",
+        _scaling(signals=[{"metric": "concurrency", "threshold": 5}]),
+        "signals has a metric twice, or the one that metric has; name each metric once",
+    ),
+    Refusal(
+        "a signal twice",
+        _scaling(signals=[{"metric": "queue", "threshold": 5}, {"metric": "queue", "threshold": 6}]),
+        "signals has a metric twice, or the one that metric has; name each metric once",
+    ),
+    Refusal(
+        "a signal without threshold",
+        _scaling(signals=[{"metric": "queue"}]),
+        "threshold is missing: say how much of queue one replica should carry; set a number or quantity above 0",
+        at="threshold",
+    ),
+    Refusal(
+        "a signal with a threshold of zero",
+        _scaling(signals=[{"metric": "queue", "threshold": 1}, {"metric": "tokens", "threshold": "0m"}]),
+        "threshold 0m is not above 0; set a number or quantity above 0",
+        at="signals[1].threshold",
+    ),
+    Refusal(
+        "a signal that asks for more than the whole KV cache",
+        _scaling(signals=[{"metric": "kv-cache", "threshold": 80}]),
+        "threshold 80 is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+        at="threshold",
+    ),
+    Refusal(
+        "a percentile of requests",
+        _scaling(signals=[{"metric": "queue", "threshold": 5, "percentile": 95}]),
+        "percentile 95 applies to the metrics latency, ttft and itl only, and metric is queue; remove percentile",
+        at="percentile",
+    ),
+    Refusal(
+        "a percentile above a hundred",
+        _scaling(signals=[{"metric": "ttft", "threshold": 500, "percentile": 101}]),
+        "value 101 is out of range; allowed: a number from 1 to 100",
+        "should be less than or equal to 100",
+        at="percentile",
+    ),
+    Refusal(
+        "a direction that does not exist",
+        _scaling(signals=[{"metric": "queue", "threshold": 5, "direction": "sideways"}]),
+        "value 'sideways' is not known; allowed: both, up, down",
+        'supported values: "both", "up", "down"',
+        at="direction",
+    ),
+    Refusal(
+        "a signal without metric",
+        _scaling(signals=[{"threshold": 5}]),
+        "is missing; allowed: concurrency, queue",
+        "Required value",
+        at="metric",
+    ),
+    Refusal(
+        "eight signals beside metric",
+        _scaling(signals=[{"metric": f"m{i}", "threshold": 5} for i in range(8)]),
+        "is out of range",
+        "must have at most 7 items",
+    ),
+    Refusal(
+        "a misspelt field of a signal",
+        _scaling(signals=[{"metric": "queue", "metricThreshold": 5}]),
+        "unknown key, did you mean",
+        'unknown field "spec.autoscaling.signals[0].metricThreshold"',
+        at="metricThreshold",
+    ),
+    Refusal(
+        "an engine's signal among several with engine custom",
+        {"spec.serving.engine": "custom", **_scaling(metric="my_queue", signals=[{"metric": "ttft", "threshold": 5}])},
+        "signals has a metric that is read from an engine, and engine is custom; set it to the name of a metric that",
+        at="signals",
+    ),
     # to zero and back
     Refusal(
         "retention where the last replica stays",
@@ -305,7 +398,7 @@ REFUSALS = [
     Refusal(
         "a hard limit that nothing enforces",
         _scaling(concurrencyHardLimit=4),
-        "concurrencyHardLimit 4 is refused: nothing enforces it for kind deployment; remove it or set 0",
+        "concurrencyHardLimit 4 is refused: nothing enforces it; remove it or set 0",
     ),
     Refusal(
         "a policy that does not exist yet",
@@ -320,10 +413,10 @@ REFUSALS = [
         'supported values: "active", "paused"',
     ),
     Refusal(
-        "an engine that is not read yet",
-        {"spec.serving.engine": "sglang"},
-        "value 'sglang' is not known; allowed: auto, vllm, custom",
-        'supported values: "auto", "vllm", "custom"',
+        "an engine that nobody reads",
+        {"spec.serving.engine": "ollama"},
+        "value 'ollama' is not known; allowed: auto, vllm, sglang, tgi, nim, triton, tensorrt-llm, dynamo, custom",
+        'supported values: "auto", "vllm", "sglang", "tgi", "nim", "triton", "tensorrt-llm", "dynamo", "custom"',
     ),
     Refusal(
         "a priority that does not exist",
@@ -357,6 +450,77 @@ REFUSALS = [
     ),
     # serving
     Refusal("no kind of serving", {"spec.serving.deployment": REMOVED}, "serving has no kind; set deployment"),
+    Refusal(
+        "two kinds of serving",
+        {_GROUPS: {"size": 2, "workerTemplate": _template()}},
+        "serving has two kinds; remove deployment or leaderWorkerSet",
+    ),
+    Refusal(
+        "a group without size",
+        _groups(size=REMOVED),
+        "is missing; allowed: a whole number from 1",
+        "Required value",
+        at="size",
+    ),
+    Refusal(
+        "a group of nothing",
+        _groups(size=0),
+        "value 0 is out of range; allowed: a whole number from 1",
+        "should be greater than or equal to 1",
+        at="size",
+    ),
+    Refusal("a group without workers", _groups(workerTemplate=REMOVED), "is missing", "Required", at="workerTemplate"),
+    Refusal(
+        "a worker that runs to its end",
+        _groups(workerTemplate=_template(restartPolicy="Never")),
+        "restartPolicy Never does not fit replicas that are kept running; set Always or remove it",
+        at="restartPolicy",
+    ),
+    Refusal(
+        "a leader with a label that decides about traffic",
+        _groups(leaderTemplate={"metadata": {"labels": {"tidegate.dev/revision": "x"}}, **_template()}),
+        "labels under tidegate.dev/ decide which pods get traffic and are set by Tidegate alone; remove them",
+        at="labels",
+    ),
+    Refusal(
+        "a restart policy that LeaderWorkerSet gave up",
+        _groups(restartPolicy="Default"),
+        "value 'Default' is not known; allowed: RecreateGroupOnPodRestart, RecreateGroupAfterStart, None",
+        'supported values: "RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"',
+        at="restartPolicy",
+    ),
+    Refusal(
+        "a startup policy that does not exist",
+        _groups(startupPolicy="WorkersFirst"),
+        "value 'WorkersFirst' is not known; allowed: LeaderCreated, LeaderReady",
+        'supported values: "LeaderCreated", "LeaderReady"',
+        at="startupPolicy",
+    ),
+    Refusal(
+        "a network without subdomains",
+        _groups(networkConfig={}),
+        "is missing; allowed: Shared, UniquePerReplica",
+        "Required value",
+        at="subdomainPolicy",
+    ),
+    Refusal(
+        "sub-groups that do not come out even",
+        _groups(size=8, subGroupPolicy={"subGroupSize": 3}),
+        "subGroupSize 3 does not split a group of size 8; set a number that divides size - 1",
+        at="subGroupSize",
+    ),
+    Refusal(
+        "sub-groups that need the leader, which is in none",
+        _groups(size=8, subGroupPolicy={"subGroupSize": 4, "subGroupPolicyType": "LeaderExcluded"}),
+        "subGroupSize 4 does not split a group of size 8",
+        at="subGroupSize",
+    ),
+    Refusal(
+        "a sub-group larger than its group",
+        _groups(size=1, subGroupPolicy={"subGroupSize": 2}),
+        "subGroupSize 2 does not split a group of size 1",
+        at="subGroupSize",
+    ),
     Refusal("serving with nothing in it", {"spec.serving": None}, "is not a mapping", "Invalid value"),
     Refusal(
         "no port",
@@ -469,6 +633,25 @@ ACCEPTED = {
     "all of the KV cache": changed(_scaling(metric="kv-cache", metricThreshold=1)),
     "a share of the KV cache": changed(_scaling(metric="kv-cache", metricThreshold="0.8")),
     "a threshold in thousandths": changed(_scaling(metric="latency", metricThreshold="500m")),
+    "several signals": changed(
+        _scaling(
+            signals=[
+                {"metric": "latency", "threshold": "500m", "percentile": 95},
+                {"metric": "throughput", "threshold": 50, "direction": "up"},
+                {"metric": "kv-cache", "direction": "down"},
+                {"metric": "app:jobs", "threshold": 3, "percentile": None, "direction": "both"},
+            ]
+        )
+    ),
+    "an empty list of signals": changed(_only(minReplicas=2, signals=[])),
+    "a percentage that concerns a further signal": changed(
+        _scaling(
+            metric="latency",
+            metricThreshold=500,
+            metricThresholdPercentage=80,
+            signals=[{"metric": "concurrency", "threshold": 10}],
+        )
+    ),
     "a percentage with a fraction": changed(_scaling(metricThresholdPercentage=72.5)),
     "to zero on throughput": changed(_scaling(minReplicas=0, metric="throughput", scaleToZeroRetentionSeconds=3600)),
     "to zero on a metric of the pods, woken by a page": changed(
@@ -483,6 +666,18 @@ ACCEPTED = {
         {"spec.serving.engine": "custom", **_scaling(metric="my_queue")}
     ),
     "manual replicas above maxReplicas": changed({"spec.replicas": 20}),
+    "the shortest group": changed(_groups(size=1)),
+    "groups with everything": changed(
+        _groups(
+            size=9,
+            leaderTemplate={"metadata": {"labels": {"role": "head"}}, **_template(nodeSelector={"gpu": "h100"})},
+            startupPolicy="LeaderReady",
+            restartPolicy="None",
+            subGroupPolicy={"subGroupSize": 4, "subGroupPolicyType": "LeaderExcluded"},
+            networkConfig={"subdomainPolicy": "UniquePerReplica"},
+        )
+    ),
+    "sub-groups with the leader in the first": changed(_groups(size=8, subGroupPolicy={"subGroupSize": 4})),
     "everything else": changed(
         {
             "spec.desiredPhase": "Stopped",

@@ -15,6 +15,15 @@ CREATE = "/apis/tidegate.dev/v1alpha1/namespaces/default/inferenceworkloads?dryR
 
 _COUNTS = st.integers(0, 4)
 _POSITIVE = st.integers(1, 4)
+_THRESHOLDS = st.sampled_from([-1, 0, 1, 2, "-1", "0", "0.8", "800m", "1", "1.5", "2k", "1e3", "x", "", "+1"])
+_SIGNALS = st.fixed_dictionaries(
+    {"metric": st.sampled_from(["concurrency", "latency", "kv-cache", "my_queue"])},
+    optional={
+        "threshold": _THRESHOLDS,
+        "percentile": st.sampled_from([1, 99.9, 100]),
+        "direction": st.sampled_from(["both", "up", "down"]),
+    },
+)
 _BLOCKS = st.fixed_dictionaries(
     {},
     optional={
@@ -23,9 +32,8 @@ _BLOCKS = st.fixed_dictionaries(
         "initialReplicas": _COUNTS,
         "activationReplicas": _POSITIVE,
         "metric": st.sampled_from(["concurrency", "throughput", "latency", "kv-cache", "my_queue"]),
-        "metricThreshold": st.sampled_from(
-            [-1, 0, 1, 2, "-1", "0", "0.8", "800m", "1", "1.5", "2k", "1e3", "x", "", "+1"]
-        ),
+        "metricThreshold": _THRESHOLDS,
+        "signals": st.lists(_SIGNALS, max_size=3),
         "metricThresholdPercentage": st.sampled_from([1, 70, 72.5, 100]),
         "scaleToZeroRetentionSeconds": st.sampled_from([0, 300]),
         "concurrencyHardLimit": st.sampled_from([0, 4]),

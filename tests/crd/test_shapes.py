@@ -14,7 +14,7 @@ from autoscaler.settings import status, workload
 from autoscaler.settings.manifest import check_workload
 from tests.crd.refusals import ACCEPTED
 
-OPAQUE = "opaque"  # kept as it is: the pod template
+OPAQUE = "opaque"  # kept as it is: a pod template
 
 
 def _in_model(annotation: Any) -> Any:
@@ -65,10 +65,14 @@ def test_what_the_models_accept_the_structs_decode_without_loss(document: dict[s
 
 def _without_nulls(value: Any) -> Any:
     """Nulls outside the template are the same as unset."""
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: below if key == "template" else _without_nulls(below) for key, below in value.items() if below is not None
+        key: below if key.lower().endswith("template") else _without_nulls(below)
+        for key, below in value.items()
+        if below is not None
     }
 
 

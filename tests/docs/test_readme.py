@@ -99,11 +99,17 @@ def test_the_output_of_the_demo_is_from_a_run() -> None:
 
 
 def test_the_manifests_are_the_shipped_examples() -> None:
-    whole, zero, projects = blocks("yaml")
+    whole, zero, several, groups, projects = blocks("yaml")
     examples = ROOT / "config" / "examples"
     assert whole == (examples / "llama-3-8b.yaml").read_text()
-    shipped = yaml.safe_load((examples / "scale-to-zero.yaml").read_text())
-    assert yaml.safe_load(zero) == {"autoscaling": shipped["spec"]["autoscaling"]}
+    for block, name in ((zero, "scale-to-zero.yaml"), (several, "several-signals.yaml")):
+        shipped = yaml.safe_load((examples / name).read_text())
+        assert yaml.safe_load(block) == {"autoscaling": shipped["spec"]["autoscaling"]}
+    nodes = yaml.safe_load((examples / "several-nodes.yaml").read_text())["spec"]["serving"]["leaderWorkerSet"]
+    shown = yaml.safe_load(groups)["leaderWorkerSet"]
+    for part in ("leaderTemplate", "workerTemplate"):
+        shown[part] = nodes[part]
+    assert shown == nodes, "but for the templates, which it leaves out"
     configuration = yaml.safe_load((examples / "config.yaml").read_text())
     assert yaml.safe_load(projects) == {"projects": configuration["projects"]}
 
@@ -197,7 +203,7 @@ def serving(tour: Tour, tmp_path: Path) -> Iterator[None]:
     """After the README's install and namespace: a daemon for that namespace, and pages for its pods."""
     tour.run(INSTALL)
     tour.run(CREATE)
-    projects = yaml.safe_load(blocks("yaml")[2])["projects"]
+    projects = yaml.safe_load(blocks("yaml")[-1])["projects"]
     projects["ml-team"]["namespaces"] = [tour.team]
     cluster = tour.cluster
     log = tmp_path / "modelservers.log"

@@ -72,6 +72,32 @@ def test_calm_comes_back_down_after_the_delay_and_not_before(
     assert time.time() - calm_at >= 18, "the delay's slots are 2 s wide"
 
 
+def test_the_highest_of_several_signals_decides_and_a_blind_one_only_stops_lowering(
+    cluster: Cluster, namespace: str, servers: ModelServers, daemon: Daemon
+) -> None:
+    servers.set_load(namespace, "llama", concurrency=25, slots=100)
+    further: list[dict[str, object]] = [{"metric": "throughput", "threshold": 500}]
+    body = manifest("llama", {"minReplicas": 1, "maxReplicas": 8, **CONCURRENCY, "signals": further})
+    workload = Workload(cluster, namespace, body)
+    workload.wait_replicas(4)
+    workload.wait_ready(4)
+
+    blind = {"metric": "jobs_of_ours", "threshold": 5}
+    workload.patch({"autoscaling": {"signals": [*further, blind]}})
+    servers.set_load(namespace, "llama", concurrency=1, slots=100)
+    message = workload.wait_condition("Fallback", "True", "ScaleDownHeld")
+    assert "no fresh page with jobs_of_ours" in message
+    assert "vllm: no such series: jobs_of_ours" in message
+    assert workload.condition("ScalingActive")["status"] == "True", "the others may still raise"
+    workload.never(4, 12)
+    shown = {each["name"]: each.get("recommended") for each in workload.status()["signals"]}
+    assert shown.keys() == {"concurrency", "throughput", "jobs_of_ours"}
+    assert shown["jobs_of_ours"] is None
+
+    workload.patch({"autoscaling": {"signals": [*further, {**blind, "direction": "up"}]}})
+    workload.wait_replicas(1, timeout_s=60)
+
+
 def test_pods_that_are_still_loading_cause_no_runaway(
     cluster: Cluster, namespace: str, servers: ModelServers, daemon: Daemon
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Mapping
@@ -40,8 +41,21 @@ def manifest(name: str, autoscaling: Mapping[str, Any], *, ready_after_s: float 
     }
 
 
+def group_manifest(name: str, autoscaling: Mapping[str, Any], size: int = 2, **fields: Any) -> dict[str, Any]:
+    """Groups instead of pods: leaders with one GPU, workers with two. `fields` are those of leaderWorkerSet."""
+    body = manifest(name, autoscaling)
+    leader = body["spec"]["serving"].pop("deployment")["template"]
+    worker = copy.deepcopy(leader)
+    worker["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "2"}}
+    groups = {"size": size, "leaderTemplate": leader, "workerTemplate": worker, **fields}
+    body["spec"]["serving"]["leaderWorkerSet"] = groups
+    return body
+
+
 class Workload:
     """One workload in the cluster."""
+
+    objects = "apps/v1", "deployments"  # of its revisions
 
     def __init__(self, cluster: Cluster, namespace: str, body: Mapping[str, Any]) -> None:
         self.cluster = cluster
@@ -75,7 +89,8 @@ class Workload:
         revision = self.status().get("currentRevision")
         if not revision:
             raise LookupError("no revision yet")
-        return self.cluster.get(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{revision}")
+        version, plural = self.objects
+        return self.cluster.get(f"/apis/{version}/namespaces/{self.namespace}/{plural}/{revision}")
 
     def replicas(self) -> int:
         """spec.replicas as written."""
@@ -129,3 +144,21 @@ class Workload:
             assert min(seen) >= forbidden, f"{self.name} went down to {min(seen)}"
             time.sleep(0.1)
         return seen
+
+
+class Groups(Workload):
+    """A workload whose replicas are groups."""
+
+    objects = "leaderworkerset.x-k8s.io/v1", "leaderworkersets"
+
+    def counts(self) -> dict[str, int]:
+        """As we tell them."""
+        found: dict[str, int] = self.status().get("counts", {})
+        return found
+
+    def member(self, group: int, index: int) -> dict[str, Any]:
+        """A pod by its place; LookupError where there is none."""
+        place = {"group-index": str(group), "worker-index": str(index)}
+        labels = {f"leaderworkerset.sigs.k8s.io/{key}": value for key, value in place.items()}
+        found = [each for each in self.pods() if labels.items() <= each["metadata"]["labels"].items()]
+        return found[0]

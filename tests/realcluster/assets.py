@@ -109,6 +109,15 @@ ASSETS = (
         "-X helm.sh/helm/v4/internal/version.version={version}",
         62,
     ),
+    Asset(
+        "lws-controller-manager",
+        "lws",
+        "sigs.k8s.io/lws",
+        "sigs.k8s.io/lws/cmd",
+        "-X sigs.k8s.io/lws/pkg/version.GitVersion={version}",
+        67,
+    ),
+    Asset("lws-manifests", "lws", "sigs.k8s.io/lws", "", manifests=("config/crd/bases", "config/webhook")),
 )
 
 
@@ -148,7 +157,7 @@ class Resolver:
         if missing:
             raise AssetError(
                 f"the control plane is not built ({', '.join(missing)} missing): "
-                "run `python -m tests.realcluster.assets` once, about 7 min on two cores"
+                "run `python -m tests.realcluster.assets` once, about 8 min on two cores"
             )
         return found
 

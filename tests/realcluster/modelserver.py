@@ -122,7 +122,8 @@ class ModelServers:
 
     def state(self) -> dict[str, Any]:
         """Per "namespace/workload": pods → {running, waiting, served, listening, fault}, gateway_pending,
-        gateway_total, and lost: requests that were in flight on pods that went away."""
+        gateway_total, lost: requests that were in flight on pods that went away, and worker_pages: how often a page of
+        a group's worker was asked for, which gets no request and shows 50 all the same."""
         answer: dict[str, Any] = self._ask("GET", "/state")
         return answer
 

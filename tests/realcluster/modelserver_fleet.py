@@ -19,6 +19,7 @@ from tests.realcluster.modelserver_watch import Pod, PodWatch
 
 TICK_S: Final = 0.02
 HISTORY: Final = 200_000
+WORKER_SHOWS: Final = 50  # requests running
 _TEXT: Final = "text/plain"
 
 Key = tuple[str, str]  # namespace, workload
@@ -32,6 +33,7 @@ class Workload:
     fault: PageFault = PageFault.OK  # of pods without one of their own, also those to come
     pod_faults: dict[str, PageFault] = field(default_factory=dict)
     shown: dict[str, int] = field(default_factory=dict)  # by pod, in flight on its newest page
+    worker_pages: int = 0  # that somebody asked of workers
     history: deque[tuple[float, str, int]] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     def fault_of(self, pod: str) -> PageFault:
@@ -88,7 +90,7 @@ class Fleet:
             if uid not in self._listeners:
                 await self._open(pod)
         for key, workload in self.workloads.items():
-            mine = [pod for pod in alive if (pod.namespace, pod.workload) == key]
+            mine = [pod for pod in alive if (pod.namespace, pod.workload) == key and not pod.worker]
             present = {pod.name for pod in mine}
             workload.load.set_replicas(present, {pod.name for pod in mine if pod.ready and not pod.terminating}, now)
             for name in workload.shown.keys() - present:
@@ -140,7 +142,7 @@ class Fleet:
                 for pod, replica in sorted(load.replicas.items())
             }
             counts = {"gateway_pending": len(load.gateway), "gateway_total": load.gateway_total, "lost": load.lost}
-            answer[f"{namespace}/{name}"] = {"pods": pods, **counts}
+            answer[f"{namespace}/{name}"] = {"pods": pods, "worker_pages": workload.worker_pages, **counts}
         return answer
 
     def gateway_page(self) -> str:
@@ -175,6 +177,9 @@ class Fleet:
         replica = workload.load.replicas.get(pod.name)
         if request.path == "/health":
             return web.Response()
+        if pod.worker and request.path == "/metrics":
+            workload.worker_pages += 1
+            return web.Response(body=vllm_page(_busy_worker(), self._clock(), pod.workload))
         if replica is None:
             return web.Response(status=503)
         if request.path == "/metrics":
@@ -224,6 +229,13 @@ class Fleet:
 
 def _completion(text: str, reason: str | None) -> dict[str, Any]:
     return {"object": "text_completion", "choices": [{"index": 0, "text": text, "finish_reason": reason}]}
+
+
+def _busy_worker() -> Replica:
+    """What a worker's page would add to its leader's, were it read."""
+    worker = Replica(Offer(slots=WORKER_SHOWS))
+    worker.running = {Request(0.0) for _ in range(WORKER_SHOWS)}
+    return worker
 
 
 async def _endless(request: web.BaseRequest) -> web.StreamResponse:

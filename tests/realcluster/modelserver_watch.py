@@ -12,6 +12,7 @@ from typing import Any, Final
 import aiohttp
 
 WORKLOAD_LABEL: Final = "tidegate.dev/workload"
+WORKER_LABEL: Final = "leaderworkerset.sigs.k8s.io/worker-index"  # "0" is the leader of its group
 PORT_ANNOTATION: Final = "modelserver.test/port"
 DEFAULT_PORT: Final = 8000
 _RETRY_S: Final = 0.1
@@ -41,6 +42,7 @@ class Pod:
     ready: bool
     terminating: bool
     failed: bool
+    worker: bool  # of a group: no request is for it
 
 
 def pod_of(body: Mapping[str, Any]) -> Pod:
@@ -58,6 +60,7 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         ready=conditions.get("Ready") == "True",
         terminating="deletionTimestamp" in metadata,
         failed=status.get("phase") in ("Failed", "Succeeded"),
+        worker=metadata.get("labels", {}).get(WORKER_LABEL, "0") != "0",
     )
 
 

@@ -19,15 +19,30 @@ SERVING: dict[str, Any] = {
     },
 }
 
+GROUPS: dict[str, Any] = {
+    "port": 8000,
+    "leaderWorkerSet": {
+        "size": 2,
+        "workerTemplate": SERVING["deployment"]["template"],
+        "restartPolicy": "RecreateGroupOnPodRestart",
+    },
+}
+
 GOLDEN = {
     "0.1.0": "llama-3-70b-afe3c12c",
 }
+GOLDEN_GROUPS = {
+    "0.1.0": "llama-3-70b-54be5a07",
+}
+TOPOLOGY = "leaderworkerset.sigs.k8s.io/exclusive-topology"
 
 
 def test_the_golden_name_of_each_release_never_changes() -> None:
     revision, collisions = identify("llama-3-70b", identity_of(SERVING), {}, 0)
     assert collisions == 0
     assert set(GOLDEN.values()) == {revision.name}
+    groups, _ = identify("llama-3-70b", identity_of(GROUPS, {"other": "x"}), {}, 0)
+    assert set(GOLDEN_GROUPS.values()) == {groups.name}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +57,30 @@ def test_the_golden_name_of_each_release_never_changes() -> None:
 )
 def test_what_makes_a_model_server_makes_a_revision(change: dict[str, Any]) -> None:
     assert digest_of(identity_of({**SERVING, **change})) != digest_of(identity_of(SERVING))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 3},
+        {"leaderTemplate": {"spec": {"containers": []}}},
+        {"workerTemplate": {"spec": {"containers": []}}},
+        {"startupPolicy": "LeaderReady"},
+        {"restartPolicy": "None"},
+        {"subGroupPolicy": {"subGroupSize": 2}},
+        {"networkConfig": {"subdomainPolicy": "Shared"}},
+    ],
+)
+def test_what_makes_a_group_makes_a_revision(change: dict[str, Any]) -> None:
+    changed = {**GROUPS, "leaderWorkerSet": {**GROUPS["leaderWorkerSet"], **change}}
+    assert digest_of(identity_of(changed)) != digest_of(identity_of(GROUPS))
+
+
+def test_where_a_group_is_placed_makes_a_revision_and_no_other_annotation_does() -> None:
+    placed = identity_of(GROUPS, {TOPOLOGY: "rack", "other": "x"})
+    assert placed == {**GROUPS, "annotations": {TOPOLOGY: "rack"}}
+    assert identity_of(GROUPS, {"other": "x"}) == identity_of(GROUPS)
+    assert identity_of(SERVING, {TOPOLOGY: "rack"}) == identity_of(SERVING), "no group, no placement of one"
 
 
 def test_a_timeout_alone_makes_no_revision() -> None:

@@ -83,7 +83,10 @@ REFUSED = [
     ("log: {format: text}", "log.format: value 'text' is not known; allowed: auto, json, console"),
     ("defaults: {mode: observe}", "defaults.mode: value 'observe' is not known; allowed: active, paused"),
     ("defaults: {priority: 3}", "defaults.priority: value 3 is not known; allowed: very-low, low"),
-    ("defaults: {serving: {engine: tgi}}", "defaults.serving.engine: value 'tgi' is not known; allowed: auto, vllm"),
+    (
+        "defaults: {serving: {engine: olama}}",
+        "defaults.serving.engine: value 'olama' is not known; allowed: auto, vllm",
+    ),
     # the policy, with upstream's ranges
     ("kpa: {stable-window: 5s}", "kpa.stable-window: value '5s' is out of range; allowed: a duration from 6s to 1h"),
     ("kpa: {stable-window: 6500ms}", "allowed: a duration from 6s to 1h in whole seconds"),

@@ -149,7 +149,7 @@ async def test_a_packed_page_is_not_unpacked() -> None:
     ("page", "reason"),
     [
         ("", "unknown engine"),
-        (PAGE.replace("num_requests_waiting", "renamed"), "no such series"),
+        (PAGE.replace("num_requests_waiting", "renamed"), "vllm: no such series: vllm:num_requests_waiting"),
         (PAGE.replace(" 3\n", " NaN\n"), "not a number"),
         (PAGE.replace(" 3\n", " -Inf\n"), "infinite"),
         (PAGE.replace(" 3\n", " -3\n"), "negative"),

@@ -135,6 +135,12 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [get, patch]
+- apiGroups: [leaderworkerset.x-k8s.io]
+  resources: [leaderworkersets]
+  verbs: [get, list, watch, create, patch] # likewise; LeaderWorkerSet need not be installed
+- apiGroups: [leaderworkerset.x-k8s.io]
+  resources: [leaderworkersets/scale]
+  verbs: [get, patch]
 - apiGroups: [apps]
   resources: [controllerrevisions]
   verbs: [get, list, watch, create]

@@ -1,0 +1,214 @@
+"""What the kinds of serving share: a revision's content and its object, whose count is written through /scale.
+
+Creates, stamps and scales the object of a revision, of whatever kind it is, and says which pods hold resources and
+which serve. The adapters in `workloads` say how a kind's object looks and what a replica of it is. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from autoscaler.cluster.client import MERGE_PATCH, KubeApi
+from autoscaler.cluster.errors import Conflict, NotFound
+from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of
+from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.cluster.owner import check_owned, metadata_of
+from autoscaler.cluster.resources import (
+    CONTROLLER_REVISIONS,
+    FIELD_MANAGER,
+    OWNER_REVISION_LABEL,
+    REVISION_LABEL,
+    WORKLOAD_LABEL,
+    ControllerRevision,
+    Metadata,
+    Pod,
+    Resource,
+    Scalable,
+)
+from rollouts.machine import ObservedRevision
+from rollouts.revision import ANNOTATIONS, Revision
+
+Content = Mapping[str, Any]  # of a revision, or one field of it
+
+DIGEST_ANNOTATION: Final = "tidegate.dev/digest"
+AS_OURSELVES: Final = {"fieldManager": FIELD_MANAGER}  # so that another writer of the count can be told from us
+SCALE_TRIES: Final = 3  # a pod becoming ready changes the version under us; the count is looked at each time
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an adapter knows of its kind of serving."""
+
+    field: str  # of spec.serving
+    resource: Resource
+    spec: Callable[[Content, Mapping[str, str], str], dict[str, Any]]
+    """The object's spec without its count, from the field's content, the labels of every pod, and the revision."""
+    observe: Callable[[str, Scalable | None, Iterable[Pod]], ObservedRevision]
+    """How the replicas of the revision of that name are."""
+
+
+class _Scale(msgspec.Struct):
+    metadata: Metadata
+    spec: dict[str, int] = {}
+
+
+class ScalableRevisions:
+    """The driver's port `Revisions` for one workload."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        workload: InferenceWorkload,
+        orphan: bool,
+        contents: Mapping[str, Content],
+        kind_of: Callable[[str], Kind],
+        observed: Callable[[str], Scalable | None],
+        wrote: Callable[[Kind, Scalable], None],
+        epoch: int,
+    ) -> None:
+        """`contents`: identity by revision name; `kind_of`: likewise; `observed`: the object of that revision as it was
+        looked at; `wrote` is given what the server answered; `epoch` is the present leader's."""
+        self._api = api
+        self._workload = workload
+        self._orphan = orphan
+        self._contents = contents
+        self._kind_of = kind_of
+        self._observed = observed
+        self._wrote = wrote
+        self._epoch = epoch
+
+    async def save(self, revision: Revision) -> None:
+        body = {
+            "apiVersion": CONTROLLER_REVISIONS.group_version,
+            "kind": CONTROLLER_REVISIONS.kind,
+            "metadata": metadata_of(
+                self._workload,
+                revision.name,
+                self._orphan,
+                labels={OWNER_REVISION_LABEL: revision.name},
+                annotations={DIGEST_ANNOTATION: revision.digest},
+            ),
+            "data": revision.identity,
+            "revision": 1,
+        }
+        path = CONTROLLER_REVISIONS.path(self._workload.metadata.namespace)
+        try:
+            await self._api.call("POST", path, body=body)
+        except Conflict:
+            await self._expect_same(revision)
+
+    async def _expect_same(self, revision: Revision) -> None:
+        path = CONTROLLER_REVISIONS.path(self._workload.metadata.namespace, revision.name)
+        there = msgspec.json.decode(await self._api.call("GET", path), type=ControllerRevision)
+        check_owned(self._workload, there.metadata, "ControllerRevision")
+        if digest_of(there) != revision.digest:
+            raise Conflict(f"ControllerRevision {revision.name} holds another content")
+
+    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
+        if seen is None:
+            await self._create(revision, replicas)
+        else:
+            await self._scale(revision, replicas, seen)
+
+    async def _create(self, revision: str, replicas: int) -> None:
+        namespace, kind = self._workload.metadata.namespace, self._kind_of(revision)
+        body = render(kind, self._workload, revision, self._contents[revision], replicas, self._orphan, self._epoch)
+        try:
+            await self._api.call("POST", kind.resource.path(namespace), params=AS_OURSELVES, body=body)
+        except NotFound as error:
+            if error.reason:  # the server says what is missing: the namespace
+                raise
+            raise NotFound(f"{kind.resource.kind} is not installed in this cluster", error.status) from error
+        except Conflict:  # an earlier try arrived, or it is somebody else's
+            there = await self._read(kind, revision)
+            check_owned(self._workload, there.metadata, kind.resource.kind)
+
+    async def stamp(self, revision: str, epoch: int) -> None:
+        """Tried again where a pod's change was quicker; only the uid must be what was looked at."""
+        there, kind = self._observed(revision), self._kind_of(revision)
+        if there is None:
+            raise Conflict(f"{kind.resource.kind} {revision} is gone since it was looked at")
+        uid = there.metadata.uid
+        path = kind.resource.path(self._workload.metadata.namespace, revision)
+        for _ in range(SCALE_TRIES):
+            meta = {"uid": uid, "resourceVersion": there.metadata.resource_version}
+            body = {"metadata": {**meta, "annotations": {EPOCH_ANNOTATION: str(epoch)}}}
+            try:
+                answer = await self._patch(path, body)
+            except Conflict:
+                there = await self._read(kind, revision)
+                if (epoch_of(there.metadata) or 0) > epoch:
+                    raise
+                continue
+            self._wrote(kind, msgspec.json.decode(answer, type=Scalable))
+            return
+        raise Conflict(f"{kind.resource.kind} {revision} changed {SCALE_TRIES} times under its stamp")
+
+    async def _scale(self, revision: str, replicas: int, seen: int) -> None:
+        """Writes the count where it still is what was seen; anything else is for the next cycle."""
+        there, kind = self._observed(revision), self._kind_of(revision)
+        path = kind.resource.path(self._workload.metadata.namespace, revision, "scale")
+        for _ in range(SCALE_TRIES):
+            scale = msgspec.json.decode(await self._api.call("GET", path), type=_Scale)
+            if there is None or scale.metadata.uid != there.metadata.uid or scale.spec.get("replicas", 0) != seen:
+                raise Conflict(f"{kind.resource.kind} {revision} has changed since it was looked at")
+            meta = {"uid": scale.metadata.uid, "resourceVersion": scale.metadata.resource_version}
+            try:
+                body = {"metadata": meta, "spec": {"replicas": replicas}}
+                await self._patch(path, body)
+                return
+            except Conflict:
+                continue
+        raise Conflict(f"{kind.resource.kind} {revision} changed {SCALE_TRIES} times under the write of its count")
+
+    async def _read(self, kind: Kind, revision: str) -> Scalable:
+        path = kind.resource.path(self._workload.metadata.namespace, revision)
+        return msgspec.json.decode(await self._api.call("GET", path), type=Scalable)
+
+    async def _patch(self, path: str, body: Mapping[str, Any]) -> bytes:
+        return await self._api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=MERGE_PATCH)
+
+
+def render(
+    kind: Kind, workload: InferenceWorkload, revision: str, identity: Content, replicas: int, orphan: bool, epoch: int
+) -> dict[str, Any]:
+    """The object of a revision. Its pods carry the user's labels and ours."""
+    own = {WORKLOAD_LABEL: workload.metadata.name, OWNER_REVISION_LABEL: revision}
+    annotations = {**identity.get(ANNOTATIONS, {}), EPOCH_ANNOTATION: str(epoch)}
+    return {
+        "apiVersion": kind.resource.group_version,
+        "kind": kind.resource.kind,
+        "metadata": metadata_of(workload, revision, orphan, {OWNER_REVISION_LABEL: revision}, annotations),
+        "spec": {"replicas": replicas, **kind.spec(identity[kind.field], own, revision)},
+    }
+
+
+def labelled(template: Content, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The pod template as it is, with these labels beside those that it has."""
+    metadata = dict(template.get("metadata") or {})
+    metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
+    return {**template, "metadata": metadata}
+
+
+def digest_of(stored: ControllerRevision) -> str:
+    """The digest that a stored revision was named by; "" where somebody removed it."""
+    return (stored.metadata.annotations or {}).get(DIGEST_ANNOTATION, "")
+
+
+def is_live(pod: Pod) -> bool:
+    """Does this pod hold its resources? Terminating ones do; finished ones do not."""
+    return pod.status.phase not in ("Succeeded", "Failed")
+
+
+def is_ready(pod: Pod) -> bool:
+    """Ready, with an address, and not on its way out."""
+    return is_live(pod) and not pod.metadata.deletion_timestamp and pod.has("Ready") and bool(pod.status.pod_ip)
+
+
+def serves(pod: Pod) -> bool:
+    """Ready, and one that Services select: of a group the leader alone, whatever else listens on the same port."""
+    return REVISION_LABEL in (pod.metadata.labels or {}) and is_ready(pod)

@@ -1,0 +1,96 @@
+"""Kind `leaderWorkerSet`: a replica is a group of a leader and its workers, a revision's object is a LeaderWorkerSet.
+
+A group counts as ready when all of it is: the leader alone may answer and still be of no use. Groups are told apart by
+the labels of LeaderWorkerSet's own controller, and their size is the one that it noted on the pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
+from typing import Any, Final
+
+from autoscaler.cluster.fencing import epoch_of
+from autoscaler.cluster.resources import LEADER_WORKER_SETS, REVISION_LABEL, Pod, Scalable
+from autoscaler.cluster.scalable import Content, Kind, is_live, is_ready, labelled
+from rollouts.machine import ObservedRevision
+
+_DOMAIN: Final = "leaderworkerset.sigs.k8s.io"
+GROUP_LABEL: Final = f"{_DOMAIN}/group-index"
+MEMBER_LABEL: Final = f"{_DOMAIN}/worker-index"  # "0" is the leader
+SIZE_ANNOTATION: Final = f"{_DOMAIN}/size"
+LEADER: Final = "0"
+SIZE_DIGITS: Final = 9  # a size is a number of 32 bits
+_OF_THE_GROUP: Final = ("size", "restartPolicy", "subGroupPolicy")  # in leaderWorkerTemplate; the others stand above it
+_OF_THE_SET: Final = ("startupPolicy", "networkConfig")
+
+
+class _State(Enum):
+    READY = auto()
+    STARTING = auto()
+    UNSCHEDULED = auto()  # starting, and some pod has no node
+    TERMINATING = auto()
+
+
+def spec(content: Content, own: Mapping[str, str], revision: str) -> dict[str, Any]:
+    """The LeaderWorkerSet's spec. Only leaders serve, so a leader template is always there."""
+    worker = content["workerTemplate"]
+    leader = content.get("leaderTemplate") or worker
+    return {
+        **{key: content[key] for key in _OF_THE_SET if content.get(key) is not None},
+        "leaderWorkerTemplate": {
+            **{key: content[key] for key in _OF_THE_GROUP if content.get(key) is not None},
+            "leaderTemplate": labelled(leader, {**own, REVISION_LABEL: revision}),
+            "workerTemplate": labelled(worker, own),
+        },
+    }
+
+
+def observe(name: str, there: Scalable | None, pods: Iterable[Pod]) -> ObservedRevision:
+    """How the groups of a revision are. One group is in one state, whatever its pods are in."""
+    groups: dict[str, list[Pod]] = {}
+    for pod in pods:
+        if is_live(pod):
+            groups.setdefault((pod.metadata.labels or {}).get(GROUP_LABEL, pod.metadata.name), []).append(pod)
+    states = [_state(group) for group in groups.values()]
+    unscheduled = states.count(_State.UNSCHEDULED)
+    return ObservedRevision(
+        name=name,
+        replicas=there.spec.replicas if there else None,
+        ready=states.count(_State.READY),
+        starting=states.count(_State.STARTING) + unscheduled,
+        unscheduled=unscheduled,
+        terminating=states.count(_State.TERMINATING),
+        epoch=epoch_of(there.metadata) if there else None,
+    )
+
+
+def _state(group: Sequence[Pod]) -> _State:
+    """A group without a leader that stays is what is left of one: leaders come first and take their workers along."""
+    staying = [pod for pod in group if not pod.metadata.deletion_timestamp]
+    leader = next((pod for pod in staying if _member(pod) == LEADER), None)
+    if leader is None:
+        return _State.TERMINATING
+    if _is_whole(leader, [pod for pod in staying if is_ready(pod)]):
+        return _State.READY
+    return _State.STARTING if all(pod.spec.node_name for pod in staying) else _State.UNSCHEDULED
+
+
+def _is_whole(leader: Pod, ready: Sequence[Pod]) -> bool:
+    """Is every member among these? A worker older than its leader belongs to the group before, and is about to go."""
+    since = leader.metadata.creation_timestamp or ""
+    indices = {_number(_member(pod)) for pod in ready if (pod.metadata.creation_timestamp or "") >= since}
+    size = _number((leader.metadata.annotations or {}).get(SIZE_ANNOTATION, ""))
+    return size is not None and size > 0 and sum(1 for each in indices if each is not None and each < size) == size
+
+
+def _member(pod: Pod) -> str:
+    return (pod.metadata.labels or {}).get(MEMBER_LABEL, "")
+
+
+def _number(text: str) -> int | None:
+    """Labels and annotations of pods may hold anything."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= SIZE_DIGITS else None
+
+
+KIND: Final = Kind("leaderWorkerSet", LEADER_WORKER_SETS, spec, observe)

@@ -1,0 +1,147 @@
+"""One signal's way to a replica count: its windows, its memory, and what the policy says of them.
+
+Knows nothing of other signals, guards and bounds: `decision` puts the answers together. Reads no clock and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from autoscaler.model.decision import SignalInput
+from autoscaler.model.signal import Quality, Reading, Shape, SignalSpec, WorkloadSignals
+from autoscaler.model.workload import ScalingSpec
+from autoscaler.scaling import kpa
+
+SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
+GAP_S: Final = 2.0  # a longer silence between two samples leaves a hole in the windows
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """Windows and memory of the policy for one signal."""
+
+    signal: SignalSpec
+    windows: kpa.KpaWindows
+    memory: kpa.KpaState
+    delay_s: float  # that the memory was made for
+    last_sample_at: float | None = None
+    trusted_since: float | None = None  # every ready pod fresh and no hole since then
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The policy's answer for one signal. The count is `read.desired`; None: nothing to go by."""
+
+    read: SignalInput
+    panicking: bool
+
+
+def ask(
+    scaling: ScalingSpec,
+    signal: SignalSpec,
+    state: PolicyState | None,
+    signals: WorkloadSignals | None,
+    ready: int,
+    now: float,
+) -> tuple[PolicyState, Answer]:
+    """Feeds the new samples into the windows and asks the policy."""
+    reading = signals.readings.get(signal.name) if signals else None
+    kept = None if _clock_set_back(state, reading) else state
+    state = _record(_fitted(scaling, signal, kept, ready, now), reading, ready)
+    averages = state.windows.averages(_as_of(state, now))
+    stable, panic = averages if averages else (None, None)
+    result, memory = kpa.scale(_kpa_spec(scaling, signal), state.memory, ready, stable, panic, now)
+    read = SignalInput(
+        name=signal.name,
+        value=reading.value if reading else None,
+        target=signal.target,
+        quality=reading.quality if reading else Quality.ABSENT,
+        age_s=reading.age_s if reading else None,
+        stable=stable,
+        panic=panic,
+        pods_fresh=reading.pods_fresh if reading else 0,
+        pods_expected=reading.pods_expected if reading else 0,
+        direction=signal.direction,
+        desired=result.desired,
+        arithmetic=_arithmetic(signal, result),
+    )
+    return replace(state, memory=memory), Answer(read, memory.panicking)
+
+
+def _clock_set_back(state: PolicyState | None, reading: Reading | None) -> bool:
+    """Do the samples come from before those in the windows? Then the windows begin anew, which holds the count."""
+    if state is None or state.last_sample_at is None or reading is None or not reading.samples:
+        return False
+    return reading.samples[-1].at_s < state.last_sample_at - SAMPLE_IS_NEW_S
+
+
+def _as_of(state: PolicyState, now: float) -> float:
+    """When to read the windows: at the newest sample, as long as it is one.
+
+    Samples come on whole seconds and a tick may fall just before one. Reading at the tick's own time would then find
+    the present bucket empty, and a panic window of one bucket would never see anything.
+    """
+    last = state.last_sample_at
+    return last if last is not None and now - last < SAMPLE_IS_NEW_S else now
+
+
+def _kpa_spec(scaling: ScalingSpec, signal: SignalSpec) -> kpa.KpaSpec:
+    parameters = scaling.kpa
+    return kpa.KpaSpec(
+        target_value=signal.target,
+        total_value=signal.threshold,
+        max_scale_up_rate=parameters.max_scale_up_rate,
+        max_scale_down_rate=parameters.max_scale_down_rate,
+        target_burst_capacity=0.0,  # there is no activator in the request path
+        panic_threshold_ratio=parameters.panic_threshold_ratio,
+        stable_window_s=parameters.stable_window_s,
+        scale_down_delay_s=scaling.scale_down_delay_s,
+        activation_scale=scaling.activation_replicas if scaling.min_replicas == 0 else 0,
+    )
+
+
+def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None, ready: int, now: float) -> PolicyState:
+    """The state for these parameters: made anew for another signal, resized for other windows."""
+    stable_s = scaling.kpa.stable_window_s
+    panic_s = max(1.0, float(int(stable_s * scaling.kpa.panic_window_percent / 100 + 0.5)))
+    if state is None or state.signal.name != signal.name:
+        memory = kpa.start(_kpa_spec(scaling, signal), ready, now)
+        return PolicyState(signal, kpa.KpaWindows.empty(stable_s, panic_s), memory, scaling.scale_down_delay_s)
+    if state.delay_s != scaling.scale_down_delay_s:
+        delay = kpa.start(_kpa_spec(scaling, signal), ready, now).delay
+        state = replace(state, memory=replace(state.memory, delay=delay), delay_s=scaling.scale_down_delay_s)
+    windows = state.windows.resized(stable_s, panic_s, now)
+    same = signal == state.signal and windows.stable is state.windows.stable and windows.panic is state.windows.panic
+    return state if same else replace(state, signal=signal, windows=windows)
+
+
+def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicyState:
+    """Adds the samples that are newer than the last one recorded. A level counts once per ready replica.
+
+    Also keeps how long the windows have held nothing but the truth: a hole reads as zeros, and samples without some
+    pod's share read low, for as long as they are in the window.
+    """
+    if reading is None or reading.quality is Quality.ABSENT:
+        return replace(state, trusted_since=None)
+    windows, last, since = state.windows, state.last_sample_at, state.trusted_since
+    factor = ready if state.signal.shape is Shape.LEVEL else 1
+    for sample in reading.samples:
+        if last is None or sample.at_s > last:
+            windows = windows.record(sample.at_s, sample.value * factor)
+            since = None if last is not None and sample.at_s - last > GAP_S else since
+            last = sample.at_s
+    whole = reading.quality is Quality.FRESH and reading.pods_expected >= ready
+    since = (last if since is None else since) if whole else None
+    return replace(state, windows=windows, last_sample_at=last, trusted_since=since)
+
+
+def _arithmetic(signal: SignalSpec, result: kpa.KpaResult) -> str:
+    numbers = result.arithmetic
+    if numbers is None:
+        return ""
+    text = f"stable ceil({numbers.stable.average:.4g} / {signal.target:.4g}) = {numbers.stable.raw}"
+    if numbers.panicking:
+        text += f"; panic ceil({numbers.panic.average:.4g} / {signal.target:.4g}) = {numbers.panic.raw}"
+    return f"{text}; {', '.join(result.reasons)}"

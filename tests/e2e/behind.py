@@ -52,6 +52,10 @@ class Behind:
                 found.append(Written(workload, replicas, each.at_s, each.ended_at or time.time()))
         return found
 
+    def asked(self, workload: str) -> list[int]:
+        """Its counts; the proxy writes a call down once it is answered, which is after the API server shows it."""
+        return [each.replicas for each in self.counts() if each.workload == workload]
+
     def wait_settled(self, workloads: Mapping[Workload, int], seconds: float = 8.0) -> None:
         """Each has this count, has it ready, and none was written for so long: pods that come and go show up twice."""
 

@@ -123,7 +123,7 @@ def test_a_suspended_process_beside_a_server_whose_clock_is_off(
         cluster.wait_for(lambda: workloads["rises"].replicas() >= 11, "the load of the meantime to be answered")
         servers.set_load(namespace, "rises-again", concurrency=75, slots=200)
         cluster.wait_for(lambda: workloads["rises-again"].replicas() >= 11, "it to go on scaling")
-        workloads["falls"].wait_replicas(1, timeout_s=60)
+        cluster.wait_for(lambda: running.asked("falls")[-1:] == [1], "the count to be lowered", 60)
 
         counts = running.counts()
         assert [each for each in counts if each.workload == "steady"] == []

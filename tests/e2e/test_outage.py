@@ -29,6 +29,7 @@ class Three:
     NAMES = ("steady", "rises", "falls")
 
     def __init__(self, running: Behind, namespace: str, servers: ModelServers) -> None:
+        self._running = running
         self._cluster = running.cluster
         self._servers = servers
         self._namespace = namespace
@@ -46,8 +47,9 @@ class Three:
     def settle(self) -> None:
         """More where more is needed, less where less is."""
         _, rises, falls = self.workloads
-        self._cluster.wait_for(lambda: rises.replicas() >= RISEN_NEEDS, "more replicas", timeout_s=60)
-        self._cluster.wait_for(lambda: falls.replicas() < NEEDS, "fewer replicas", timeout_s=60)
+        asked = self._running.asked
+        self._cluster.wait_for(lambda: max(asked(rises.name), default=0) >= RISEN_NEEDS, "more replicas", timeout_s=60)
+        self._cluster.wait_for(lambda: min(asked(falls.name), default=NEEDS) < NEEDS, "fewer replicas", timeout_s=60)
 
 
 def check(running: Behind, ended_at: float) -> None:

@@ -73,6 +73,7 @@ def main() -> None:
     parent, child = multiprocessing.Pipe()
     servers = multiprocessing.get_context("spawn").Process(target=serve, args=(child,), daemon=True)
     servers.start()
+    child.close()  # so that servers that die are an end of file here
     parent.recv()
     try:
         for what in SIGNALS:
@@ -111,9 +112,7 @@ async def scrape(what: str, workloads: int, seconds: float, profile: bool) -> No
     gc.collect()
     before_mib = rss_mib()
     scraper = PodScraper(time.time, period_s=PERIOD_S)
-    targets = {
-        WorkloadKey("bench", f"w{number:04}"): target(number, SIGNALS[what]) for number in range(workloads)
-    }
+    targets = {WorkloadKey("bench", f"w{number:04}"): target(number, SIGNALS[what]) for number in range(workloads)}
     scraper.set_targets(targets)
     running = asyncio.create_task(scraper.run())
     await tick(scraper, targets, 2 * PERIOD_S)  # connections are made, rates known

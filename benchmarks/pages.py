@@ -28,6 +28,7 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
+from autoscaler.daemon import SEARCH_EVERY
 from autoscaler.model.signal import Quality, SignalSpec
 from autoscaler.model.workload import Engine, WorkloadKey
 from autoscaler.signals.fetch import PageFetcher
@@ -64,20 +65,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=9.0, metavar="S", help="measured, for each choice of signals")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, about twice as slow")
     options = parser.parse_args()
-    allow_open_files()
     pages = made_pages()
     show("page size", len(pages[-1]) / 1024, "KiB")
     show("workloads", options.workloads, "count")
     show("pods", options.workloads * PODS_EACH, "count")
     reading_alone(pages[-1])
+    spawn = multiprocessing.get_context("spawn")
     parent, child = multiprocessing.Pipe()
-    servers = multiprocessing.get_context("spawn").Process(target=serve, args=(child,), daemon=True)
+    servers = spawn.Process(target=serve, args=(child,), daemon=True)
     servers.start()
     child.close()  # so that servers that die are an end of file here
     parent.recv()
     try:
-        for what in SIGNALS:
-            asyncio.run(scrape(what, options.workloads, options.seconds, options.profile))
+        for what in SIGNALS:  # each in a process of its own: memory that another one gave back would hide what it takes
+            one = spawn.Process(target=scrape, args=(what, options.workloads, options.seconds, options.profile))
+            one.start()
+            one.join()
         asyncio.run(general_parser(options.seconds))
     finally:
         servers.kill()
@@ -107,7 +110,14 @@ def reading_alone(page: bytes) -> None:
         show(f"scanner, no network, a page, {what}", took_us, "us CPU")
 
 
-async def scrape(what: str, workloads: int, seconds: float, profile: bool) -> None:
+def scrape(what: str, workloads: int, seconds: float, profile: bool) -> None:
+    """With the daemon's own settings of the process."""
+    allow_open_files()
+    gc.set_threshold(*SEARCH_EVERY)
+    asyncio.run(scraped(what, workloads, seconds, profile))
+
+
+async def scraped(what: str, workloads: int, seconds: float, profile: bool) -> None:
     """The scraper's own work with everything that a cycle asks of it."""
     gc.collect()
     before_mib = rss_mib()

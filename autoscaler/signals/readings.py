@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from autoscaler.model.signal import PodFault, Quality, Reading, Sample, Shape, Signal, SignalSpec, WorkloadSignals
 from autoscaler.signals.histograms import quantile
@@ -23,8 +22,7 @@ FRESH_PERIODS: Final = 3.0  # a page as old as this is not fresh any more
 _QUANTILES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):  # made thousands of times a second: a frozen dataclass takes three times as long
     """What one pod contributes to one reading."""
 
     pod: PodHistory

@@ -109,6 +109,14 @@ ASSETS = (
         "-X helm.sh/helm/v4/internal/version.version={version}",
         62,
     ),
+    Asset(
+        "prometheus",
+        "prometheus",
+        "github.com/prometheus/prometheus",
+        "github.com/prometheus/prometheus/cmd/prometheus",
+        usual_s=152,
+        tags="remove_all_sd,enable_kubernetes_sd",  # else it compiles every cloud's client
+    ),
 )
 
 
@@ -148,7 +156,7 @@ class Resolver:
         if missing:
             raise AssetError(
                 f"the control plane is not built ({', '.join(missing)} missing): "
-                "run `python -m tests.realcluster.assets` once, about 7 min on two cores"
+                "run `python -m tests.realcluster.assets` once, about 10 min on two cores"
             )
         return found
 

@@ -82,7 +82,7 @@ def test_all_that_is_missing_is_said_in_one_sentence_with_the_way_out(tmp_path: 
     text = str(caught.value)
     assert text.startswith("the control plane is not built (kube-apiserver, kube-controller-manager, kube-scheduler")
     assert "etcd" not in text
-    assert text.endswith("run `python -m tests.realcluster.assets` once, about 7 min on two cores")
+    assert text.endswith("run `python -m tests.realcluster.assets` once, about 10 min on two cores")
 
 
 def test_other_flags_are_another_program(tmp_path: Path) -> None:
@@ -102,4 +102,5 @@ def test_versions_stand_in_go_mod_alone() -> None:
         "kwok": "v0.8.0",
         "kwok-stages": "v0.8.0",
         "helm": "v4.2.4",
+        "prometheus": "v0.314.0",
     }

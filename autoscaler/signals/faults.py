@@ -22,6 +22,10 @@ class Fault(StrEnum):
     TOO_LARGE = "too large"
     NOT_TEXT = "not text"  # not HTTP, or a compressed page although we asked for none
 
+    NO_CREDENTIALS = "no credentials"  # a file of ours with a token, password or certificate cannot be used
+    NO_ANSWER = "not an answer of Prometheus"
+    QUERY_REFUSED = "query refused"
+
     UNREADABLE = "unreadable"  # our own error while reading it; the log has it
 
     NO_SUCH_SERIES = "no such series"

@@ -1,0 +1,66 @@
+"""The door against a real Prometheus: what it answers, what it refuses, and how it asks who we are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from autoscaler.signals.faults import Fault
+from autoscaler.signals.prometheus import Access, Answer, Failure, PrometheusClient
+from tests.realcluster import pki
+from tests.realcluster.cluster import Cluster
+from tests.realcluster.prometheus import Prometheus
+
+
+async def ask(access: Access, promql: str) -> Answer | Failure:
+    client = PrometheusClient(access)
+    try:
+        return await client.query(promql)
+    finally:
+        await client.close()
+
+
+async def test_it_answers_and_says_what_it_refuses(prometheus: Prometheus) -> None:
+    one = await ask(Access(prometheus.url), "vector(1)")
+    assert isinstance(one, Answer)
+    assert [series.value for series in one.series] == [1.0]
+    refused = await ask(Access(prometheus.url), "sum(")
+    assert isinstance(refused, Failure)
+    assert refused.reason == Fault.QUERY_REFUSED
+    assert "parse error" in refused.detail
+
+
+async def test_a_guarded_prometheus_is_asked_with_certificate_and_password(
+    cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    authority = pki.new_authority("prometheus-ca")
+    authority.write(tmp_path, "ca")
+    pki.issue(authority, "prometheus", hosts=("127.0.0.1",)).write(tmp_path, "server")
+    pki.issue(authority, "tidegate").write(tmp_path, "client")
+    (tmp_path / "password").write_text("test\n")
+    (tmp_path / "wrong").write_text("other\n")
+    web = {
+        "tls_server_config": {
+            "cert_file": str(tmp_path / "server.crt"),
+            "key_file": str(tmp_path / "server.key"),
+            "client_auth_type": "RequireAndVerifyClientCert",
+            "client_ca_file": str(tmp_path / "ca.crt"),
+        },
+        # bcrypt of "test", the example of Prometheus's own guide
+        "basic_auth_users": {"tidegate": "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay"},
+    }
+    with Prometheus(cluster, namespace, tmp_path / "guarded", web=web) as guarded:
+        known = Access(
+            guarded.url,
+            timeout_s=10.0,
+            username="tidegate",
+            password_file=tmp_path / "password",
+            ca_file=tmp_path / "ca.crt",
+            cert_file=tmp_path / "client.crt",
+            key_file=tmp_path / "client.key",
+        )
+        assert isinstance(await ask(known, "vector(1)"), Answer)
+        wrong = replace(known, password_file=tmp_path / "wrong")
+        assert await ask(wrong, "vector(1)") == Failure("http 401")
+        for lacking in (replace(known, ca_file=None), replace(known, cert_file=None)):
+            assert isinstance(await ask(lacking, "vector(1)"), Failure)

@@ -25,6 +25,8 @@ class Fault(StrEnum):
     NO_CREDENTIALS = "no credentials"  # a file of ours with a token, password or certificate cannot be used
     NO_ANSWER = "not an answer of Prometheus"
     QUERY_REFUSED = "query refused"
+    NO_SAMPLES = "no samples"  # Prometheus answers, and has no series of this pod
+    PARTIAL_ANSWER = "partial answer"  # Prometheus warns that series may be missing
 
     UNREADABLE = "unreadable"  # our own error while reading it; the log has it
 

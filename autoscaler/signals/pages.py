@@ -92,16 +92,18 @@ def _present(found: Scanned) -> bool:
 def _unfit(found: Scanned) -> Fault | None:
     if len(found.samples) > MAX_SERIES:
         return Fault.TOO_MANY_SERIES
-    for _, value in found.samples:
-        if math.isnan(value):
-            return Fault.NOT_A_NUMBER
-        if math.isinf(value):
-            return Fault.INFINITE
-        if value < 0:
-            return Fault.NEGATIVE
-        if value > MOST_VALUE:
-            return Fault.ABSURD
-    return None
+    return next((fault for _, value in found.samples if (fault := unfit(value)) is not None), None)
+
+
+def unfit(value: float) -> Fault | None:
+    """Why this cannot be a measurement of a pod; None where it can."""
+    if math.isnan(value):
+        return Fault.NOT_A_NUMBER
+    if math.isinf(value):
+        return Fault.INFINITE
+    if value < 0:
+        return Fault.NEGATIVE
+    return Fault.ABSURD if value > MOST_VALUE else None
 
 
 def _store(values: PageValues, source: Source, page: bytes, name: bytes, found: Scanned) -> Fault | None:

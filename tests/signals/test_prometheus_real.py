@@ -1,15 +1,28 @@
-"""The door against a real Prometheus: what it answers, what it refuses, and how it asks who we are."""
+"""What a real Prometheus makes of our questions: the expressions, the escapes, and how it asks who we are."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autoscaler.model.workload import Engine
+from autoscaler.signals.aggregates import Labels, expression
+from autoscaler.signals.engines import ENGINES, own_metric
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.prometheus import Access, Answer, Failure, PrometheusClient
+from autoscaler.signals.promql import quoted
 from tests.realcluster import pki
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.prometheus import Prometheus
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.text("\"'\\`{}()|.*$^\n#=~", max_size=12)
+ASKED_WITH_ONE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 async def ask(access: Access, promql: str) -> Answer | Failure:
@@ -18,6 +31,29 @@ async def ask(access: Access, promql: str) -> Answer | Failure:
         return await client.query(promql)
     finally:
         await client.close()
+
+
+def parsed(prometheus: Prometheus, promql: str) -> list[dict[str, str]]:
+    """The matchers of its one selector, as Prometheus itself reads them."""
+    with urllib.request.urlopen(
+        f"{prometheus.url}/api/v1/parse_query?{urlencode({'query': promql})}", timeout=5
+    ) as got:
+        matchers: list[dict[str, str]] = json.load(got)["data"]["matchers"]
+    return [each for each in matchers if each["name"] != "__name__"]
+
+
+@ASKED_WITH_ONE
+@given(NAMES)
+def test_a_name_reaches_prometheus_as_it_is_and_alone(prometheus: Prometheus, name: str) -> None:
+    assert parsed(prometheus, f"foo{{a={quoted(name)}}}") == [{"name": "a", "type": "=", "value": name}]
+
+
+async def test_our_questions_are_promql(prometheus: Prometheus) -> None:
+    labels = Labels("exported_namespace", "pod", (("cluster", 'a"b\\'), ("job", "vllm")))
+    sources = [*ENGINES[Engine.VLLM].sources.values(), own_metric("queue:depth"), own_metric("jobs_total")]
+    for source in sources:
+        answer = await ask(Access(prometheus.url), expression(source, labels))
+        assert answer == Answer(None, ()), source.key
 
 
 async def test_it_answers_and_says_what_it_refuses(prometheus: Prometheus) -> None:

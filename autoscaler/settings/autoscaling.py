@@ -22,7 +22,7 @@ REQUEST_RATES: Final = (Signal.CONCURRENCY, Signal.THROUGHPUT)  # take a percent
 _LOW: Final = "(has(self.minReplicas) ? self.minReplicas : 1)"
 _HIGH: Final = f"(has(self.maxReplicas) ? self.maxReplicas : ({_LOW} == 0 ? 1 : {_LOW}))"
 _REQUEST_RATES: Final = "['concurrency', 'throughput']"
-_LABEL_NAME: Final = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
+LABEL_NAME: Final = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 
 
 class Policy(StrEnum):
@@ -61,8 +61,8 @@ class Activation(Ruled):
         Rule(
             field="labels",
             says="labels has a key that is no label name; use letters, digits and _, not starting with a digit",
-            cel=f"!has(self.labels) || self.labels.all(k, k.matches('{_LABEL_NAME}'))",
-            holds=lambda it: all(re.search(_LABEL_NAME, key) for key in it.labels or ()),
+            cel=f"!has(self.labels) || self.labels.all(k, k.matches('{LABEL_NAME}'))",
+            holds=lambda it: all(re.search(LABEL_NAME, key) for key in it.labels or ()),
         ),
     )
 

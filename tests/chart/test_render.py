@@ -228,6 +228,7 @@ RESTARTS: dict[str, object] = {
     "log.format": "json",
     "scrape.concurrency": 7,
     "leader_election": {"leaseDuration": "30s"},
+    "signals": {"source": "prometheus"},
 }
 
 

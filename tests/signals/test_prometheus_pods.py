@@ -32,6 +32,7 @@ class Scene:
         self.source = PrometheusPods(time.time, Access(url, timeout_s=1.0), Labels(), 1.0)
         self.finished = 0.0
         self.scraping = True
+        self.late_s = 0.0
         for pod in PODS:
             self.show(pod, 3, 2)
 
@@ -56,7 +57,7 @@ class Scene:
         """Prometheus takes samples every second from here on, as its own scrapes would."""
         while True:
             if self.scraping:
-                self.server.sampled_at_s = time.time()
+                self.server.sampled_at_s = time.time() - self.late_s
             await asyncio.sleep(1.0)
 
     async def until(self, value: float | None, quality: Quality, signal: str = "concurrency") -> Reading:
@@ -100,9 +101,10 @@ async def test_one_query_a_quantity_however_many_pods(scene: Scene) -> None:
     assert scene.source.pages_total.keys() == {"ok"}
 
 
-async def test_an_answer_that_goes_on_showing_an_old_sample_is_stale(scene: Scene) -> None:
+@pytest.mark.parametrize("scraping", [False, True], ids=["the same sample", "new samples that come late"])
+async def test_an_answer_of_old_samples_is_stale(scene: Scene, scraping: bool) -> None:
     await scene.until(12.0, Quality.FRESH)
-    scene.scraping = False
+    scene.scraping, scene.late_s = scraping, 60.0
     scene.server.sampled_at_s -= 60
     reading = await scene.until(12.0, Quality.STALE)
     assert reading.age_s is not None

@@ -31,6 +31,7 @@ LEAST_PERIOD_S: Final = 0.5
 ASKED_PER_INTERVAL: Final = 3  # a sample is seen within a third of the interval in which Prometheus takes one
 WINDOW_S: Final = 15.0  # of latency-like signals, and at least so many samples:
 WINDOW_SAMPLES: Final = 4
+WORKLOADS_AT_ONCE: Final = 50
 
 log = structlog.get_logger()
 
@@ -109,7 +110,13 @@ class PrometheusPods:
         while True:
             started_s = loop.time()
             client.access = self._access
-            await self._round(client)
+            try:
+                await self._round(client)
+            except Exception:  # whatever an answer holds must not end the daemon; what is known grows old
+                self.pages_total[Fault.UNREADABLE] += 1
+                if self._failing != Fault.UNREADABLE:
+                    log.exception("prometheus.not_read")
+                self._failing = Fault.UNREADABLE
             period_s = max(LEAST_PERIOD_S, self.period_s / ASKED_PER_INTERVAL)
             await asyncio.sleep(max(0.0, started_s + period_s - loop.time()))
 
@@ -125,14 +132,19 @@ class PrometheusPods:
             if isinstance(answer, Answer):
                 offset_s = asked_at_s - answer.at_s if answer.at_s is not None else 0.0
                 told[source] = _Told(shown_by_pod(source, labels, answer), offset_s)
+                await asyncio.sleep(0)
             else:
                 told[source] = answer
         warnings = sorted({each for answer in answers if isinstance(answer, Answer) for each in answer.warnings})
-        self._partial = bool(warnings)
-        self._tell([answer for answer in answers if isinstance(answer, Failure)], warnings)
-        for key, workload in self._workloads.items():
+        failures = [answer for answer in answers if isinstance(answer, Failure)]
+        self._partial = self._partial or bool(warnings)
+        self._tell(failures, warnings)
+        for number, (key, workload) in enumerate(list(self._workloads.items())):
             for uid, history in workload.pods.items():
-                self._enter(key, workload.target, uid, history, told)
+                self._enter(key, workload.target, uid, history, told, bool(warnings))
+            if number % WORKLOADS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # 5,000 pods take 70 ms, and decisions do not wait for them
+        self._partial = bool(warnings) or (self._partial and bool(failures))
         live = {(key, uid) for key, workload in self._workloads.items() for uid in workload.pods}
         self._sampled = {pod: at_s for pod, at_s in self._sampled.items() if pod in live}
 
@@ -143,6 +155,7 @@ class PrometheusPods:
         uid: str,
         history: PodHistory,
         told: Mapping[Source, _Told | Failure],
+        partial: bool,
     ) -> None:
         """What this round says of one pod, into its history; or why it says nothing."""
         pod = (key.namespace, history.name)
@@ -170,7 +183,11 @@ class PrometheusPods:
         if self._sampled.get((key, uid)) == its_s and history.plan is plan:
             history.page_fault = None  # Prometheus is there; the sample is the one we know, and grows old
             return
-        self._sampled[key, uid] = its_s
+        if partial:
+            _keep_the_higher(values, history)
+            self._sampled.pop((key, uid), None)  # a whole answer may show the same sample
+        else:
+            self._sampled[key, uid] = its_s
         history.observe(plan, values, ours_s, max(WINDOW_S, WINDOW_SAMPLES * self.period_s))
 
     def _tell(self, failures: list[Failure], warnings: list[str]) -> None:
@@ -232,6 +249,16 @@ def _store(values: PageValues, source: Source, shown: Shown) -> None:
         values.counters[source.key] = {b"": shown.value}
     else:
         values.gauges[source.key] = shown.value
+
+
+def _keep_the_higher(values: PageValues, history: PodHistory) -> None:
+    """A gauge without some of its ranks is too low, and a counter without them looks like one that began anew."""
+    for key, value in values.gauges.items():
+        track = history.tracks.get(key)
+        values.gauges[key] = max(value, (track.value if track is not None else None) or 0.0)
+    values.faults.update(dict.fromkeys([*values.counters, *values.buckets], Fault.PARTIAL_ANSWER))
+    values.counters.clear()
+    values.buckets.clear()
 
 
 def _partial(signals: WorkloadSignals) -> WorkloadSignals:

@@ -105,6 +105,8 @@ def test_without_prometheus_nothing_is_lowered_and_it_is_said_why(
     workload = Workload(cluster, namespace, manifest("llama", AUTOSCALING))
     workload.wait_replicas(4)
     workload.wait_ready(4)
+    cluster.wait_for(lambda: len(prometheus.query("vllm:num_requests_running")) == 4, "samples of all pods")
+    time.sleep(7)  # a stable window in which all of them are known
     workload.wait_condition("Fallback", "False", "MetricsFresh")
     prometheus.kill()
     assert "Prometheus: refused" in workload.wait_condition("Fallback", "True", "ScaleDownHeld")

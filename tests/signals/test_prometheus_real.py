@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from autoscaler.signals.aggregates import Labels, expression
 from autoscaler.signals.engines import ENGINES, own_metric
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.prometheus import Access, Answer, Failure, PrometheusClient
-from autoscaler.signals.promql import quoted
+from autoscaler.signals.promql import quoted, read_query
 from tests.realcluster import pki
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.prometheus import Prometheus
@@ -46,6 +47,12 @@ def parsed(prometheus: Prometheus, promql: str) -> list[dict[str, str]]:
 @given(NAMES)
 def test_a_name_reaches_prometheus_as_it_is_and_alone(prometheus: Prometheus, name: str) -> None:
     assert parsed(prometheus, f"foo{{a={quoted(name)}}}") == [{"name": "a", "type": "=", "value": name}]
+    query = read_query("foo{a='{namespace}', b=~\"{workload}\"}")
+    filled = query.filled({"namespace": name, "workload": name, "revision": ""}, ())
+    plain, regex = parsed(prometheus, filled)
+    assert plain == {"name": "a", "type": "=", "value": name}
+    assert (regex["name"], regex["type"]) == ("b", "=~")
+    assert re.fullmatch(regex["value"], name, re.DOTALL)
 
 
 async def test_our_questions_are_promql(prometheus: Prometheus) -> None:

@@ -16,6 +16,7 @@ TAKEN = {
     "scrape.timeout",
     "scrape.max_page_size",
     "scrape.pages_per_second",
+    "prometheus",
     "log.level",
     "writes.budget_per_second",
     "defaults",
@@ -24,7 +25,7 @@ TAKEN = {
     "activation_pages",
     "ceilings",
 }
-WHOLE = {"defaults", "kpa", "ceilings"}  # handed over as one value
+WHOLE = {"defaults", "kpa", "ceilings", "prometheus"}  # handed over as one value
 
 
 def keys() -> set[str]:

@@ -280,6 +280,6 @@ class KpaWindows:
 
     def resized(self, stable_window_s: float, panic_window_s: float, now_s: float) -> KpaWindows:
         """The same data in windows of other lengths; `now_s` is the wall clock."""
-        return KpaWindows(
-            self.stable.resized(stable_window_s, now_s), self.panic.resized(panic_window_s, now_s), self.scraped
-        )
+        stable, panic = self.stable.resized(stable_window_s, now_s), self.panic.resized(panic_window_s, now_s)
+        same = stable is self.stable and panic is self.panic
+        return self if same else KpaWindows(stable, panic, self.scraped)

@@ -19,7 +19,7 @@ from autoscaler.signals.pages import MAX_SERIES, PageValues, Plan
 # Two pages closer than this give no rate: one request finished within 10 ms would read as 100 a second.
 MIN_RATE_INTERVAL_S: Final = 0.25
 _MAX_INTERVALS: Final = 64
-_MAX_INCREASES: Final = 16  # pages are half a period apart or more, and of three periods the increases are asked for
+_MAX_INCREASES: Final = 8  # pages are half a period apart or more, and of three periods the increases are asked for
 
 
 @dataclass(slots=True)

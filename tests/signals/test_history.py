@@ -27,7 +27,7 @@ def test_what_finished_within_three_periods_is_known_to_the_last_request(grown: 
         finished.append((at_s, more))
     since_s = finished[-1][0] - FRESH_PERIODS * period_s
     assert track.increase_since(since_s) == sum(more for at_s, more in finished[1:] if at_s > since_s)
-    assert len(track.increases) <= 16
+    assert len(track.increases) <= 8
 
 
 @given(pages, st.integers(1, 5))

@@ -131,7 +131,7 @@ def _as_long_as_real(kind: str, item: Mapping[str, Any], number: int) -> dict[st
 
 def _managed(number: int) -> Iterable[dict[str, Any]]:
     for manager, fields in MANAGERS:
-        wrote = {"f:spec": {f"f:field{each}": {} for each in range(fields)}}
+        wrote: dict[str, Any] = {"f:spec": {f"f:field{each}": {} for each in range(fields)}}
         yield {"manager": manager, "operation": "Update", "time": "2026-11-21T20:00:00Z", "fieldsV1": wrote}
 
 

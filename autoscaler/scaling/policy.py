@@ -51,11 +51,11 @@ def ask(
     """Feeds the new samples into the windows and asks the policy."""
     reading = signals.readings.get(signal.name) if signals else None
     kept = None if _clock_set_back(state, reading) else state
-    state = _record(_fitted(scaling, signal, kept, ready, now), reading, ready)
-    averages = state.windows.averages(_as_of(state, now))
+    fitted = _fitted(scaling, signal, kept, ready, now)
+    windows, last, since = _recorded(fitted, reading, ready)
+    averages = windows.averages(_as_of(last, now))
     stable, panic = averages if averages else (None, None)
-    result, memory = kpa.scale(_kpa_spec(scaling, signal), state.memory, ready, stable, panic, now)
-    state = _with(state, state.windows, memory, state.last_sample_at, state.trusted_since)
+    result, memory = kpa.scale(_kpa_spec(scaling, signal), fitted.memory, ready, stable, panic, now)
     read = SignalInput(
         name=signal.name,
         value=reading.value if reading else None,
@@ -70,7 +70,7 @@ def ask(
         desired=result.desired,
         arithmetic=_arithmetic(signal, result),
     )
-    return state, Answer(read, memory.panicking)
+    return PolicyState(fitted.signal, windows, memory, fitted.delay_s, last, since), Answer(read, memory.panicking)
 
 
 def _clock_set_back(state: PolicyState | None, reading: Reading | None) -> bool:
@@ -80,13 +80,12 @@ def _clock_set_back(state: PolicyState | None, reading: Reading | None) -> bool:
     return reading.samples[-1].at_s < state.last_sample_at - SAMPLE_IS_NEW_S
 
 
-def _as_of(state: PolicyState, now: float) -> float:
+def _as_of(last: float | None, now: float) -> float:
     """When to read the windows: at the newest sample, as long as it is one.
 
     Samples come on whole seconds and a tick may fall just before one. Reading at the tick's own time would then find
     the present bucket empty, and a panic window of one bucket would never see anything.
     """
-    last = state.last_sample_at
     return last if last is not None and now - last < SAMPLE_IS_NEW_S else now
 
 
@@ -127,14 +126,16 @@ def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None,
     return state if same else replace(state, signal=signal, windows=windows)
 
 
-def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicyState:
-    """Adds the samples that are newer than the last one recorded. A level counts once per ready replica.
+def _recorded(
+    state: PolicyState, reading: Reading | None, ready: int
+) -> tuple[kpa.KpaWindows, float | None, float | None]:
+    """(windows with the new samples, time of the newest, trusted since). A level counts once per ready replica.
 
     Also keeps how long the windows have held nothing but the truth: a hole reads as zeros, and samples without some
     pod's share read low, for as long as they are in the window.
     """
     if reading is None or reading.quality is Quality.ABSENT:
-        return _with(state, state.windows, state.memory, state.last_sample_at, None)
+        return state.windows, state.last_sample_at, None
     windows, last, since = state.windows, state.last_sample_at, state.trusted_since
     factor = ready if state.signal.shape is Shape.LEVEL else 1
     for sample in _newer(reading.samples, last):
@@ -143,7 +144,7 @@ def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicySt
         last = sample.at_s
     whole = reading.quality is Quality.FRESH and reading.pods_expected >= ready
     since = (last if since is None else since) if whole else None
-    return _with(state, windows, state.memory, last, since)
+    return windows, last, since
 
 
 def _newer(samples: Sequence[Sample], than: float | None) -> Sequence[Sample]:
@@ -152,13 +153,6 @@ def _newer(samples: Sequence[Sample], than: float | None) -> Sequence[Sample]:
     while first and (than is None or samples[first - 1].at_s > than):
         first -= 1
     return samples[first:]
-
-
-def _with(
-    state: PolicyState, windows: kpa.KpaWindows, memory: kpa.KpaState, last: float | None, since: float | None
-) -> PolicyState:
-    """dataclasses.replace, in a third of the time: it is made twice for every signal and tick."""
-    return PolicyState(state.signal, windows, memory, state.delay_s, last, since)
 
 
 def _arithmetic(signal: SignalSpec, result: kpa.KpaResult) -> str:

@@ -173,6 +173,7 @@ async def measured(port: int, workloads: int) -> None:
     show("pods at the end", sum(1 for _ in store.pods.every()), "count")
     show("memory, all pods scraped", memory_mib("VmRSS"), "MiB", bar=BAR_MIB)
     show("memory, the most at any time", memory_mib("VmHWM"), "MiB", bar=BAR_MIB)
+    await cycle.queue.abandon()
     scraping.cancel()
     await asyncio.gather(scraping, return_exceptions=True)
     await client.close()

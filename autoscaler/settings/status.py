@@ -24,6 +24,7 @@ class ScalingMode(StrEnum):
     MANUAL = "Manual"
     PAUSED = "Paused"
     STOPPED = "Stopped"
+    OBSERVE = "Observe"
 
 
 class Counts(Ruled):
@@ -34,7 +35,7 @@ class Counts(Ruled):
     granted: Count | None = None
     """Left of it by the quota and the operator's ceilings."""
     applied: Count | None = None
-    """Written to the Deployment or LeaderWorkerSet."""
+    """Written to the Deployment, LeaderWorkerSet or target; with mode observe, seen there."""
     ready: Count | None = None
     """Seen serving."""
     starting: Count | None = None

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from autoscaler.model.resources import pod_demand
+
 GROUP: Final = "tidegate.dev"
 WORKLOAD_LABEL: Final = f"{GROUP}/workload"
 OWNER_REVISION_LABEL: Final = f"{GROUP}/owner-revision"  # on every pod of a revision
@@ -197,9 +199,17 @@ class PricedPodSpec(PodSpec, frozen=True):
 
 
 class TargetPod(Pod, frozen=True):
-    """A pod whose template we do not know."""
+    """A pod whose template we do not know: what it is charged is read from itself, once."""
 
     spec: PricedPodSpec = PricedPodSpec()
+    demand: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        try:
+            demand = pod_demand(msgspec.to_builtins(self.spec))
+        except ValueError:  # a quantity beyond all bounds is no reason to lose sight of the pod
+            demand = {}
+        msgspec.structs.force_setattr(self, "demand", demand)
 
 
 class TargetObject(Struct, frozen=True):

@@ -17,6 +17,7 @@ from autoscaler.model.workload import WorkloadKey
 REMEDY: Final = {
     "HorizontalPodAutoscaler": "delete it or point it elsewhere",
     "ScaledObject": "delete it or point it elsewhere; pausing it is not enough",
+    "InferenceWorkload": "one alone may; name another object in targetRef, or delete one workload",
 }
 _UNTIL: Final = "Nothing is written until"
 
@@ -63,7 +64,7 @@ def _with(rival: Rival) -> Trouble:
 def _about(subject: Subject, fight: Fight) -> Trouble:
     name = subject.there.metadata.name if subject.there else subject.record.current
     message = (
-        f"{fight.by} keeps changing spec.replicas of {subject.kind.resource.kind} {name} "
+        f"{fight.by} keeps changing spec.replicas of {subject.resource.kind} {name} "
         f"({fights.CHANGES} times within {fights.WINDOW_S / 60:.0f} min): have it leave the count alone. "
         f"{_UNTIL} {timestamp(fight.held_until)}"
     )

@@ -121,10 +121,10 @@ class WorkloadStatus(Ruled):
     selector: str | None = None
     """Label selector of the pods, for the scale subresource."""
     scaling_mode: ScalingMode | None = None
-    """Who decides the replica count: Auto, Manual (spec.replicas), Paused or Stopped."""
+    """Who decides the count: Auto, Manual (spec.replicas), Paused, Stopped, or Observe: decided and not written."""
     counts: Counts | None = None
     current_revision: str | None = None
-    """The revision that serves."""
+    """The revision that serves; with targetRef the target, as kubectl names it."""
     update_revision: str | None = None
     """The revision that is coming."""
     collision_count: Count | None = None

@@ -23,6 +23,7 @@ TAKEN = {
     "projects",
     "activation_pages",
     "ceilings",
+    "target_kinds",
 }
 WHOLE = {"defaults", "kpa", "ceilings"}  # handed over as one value
 

@@ -34,7 +34,8 @@ from autoscaler.model.workload import TargetSpec
 COPIES_MOST: Final = 400  # each is a connection to the API server, of which there are 1,000
 READS_MOST: Final = 16  # of scales at once
 LOOK_S: Final = 0.5
-AGAIN_S: Final = 10.0  # a scale that could not be read, or whose object changed in nothing but its status
+RETRY_S: Final = 1.0  # after the server gave no answer
+AGAIN_S: Final = 10.0  # after it refused, or where the object changed in nothing but its status
 PATIENCE_S: Final = 15.0  # what is not there by then is worth a word
 
 T = TypeVar("T", bound=HasMetadata)
@@ -66,6 +67,7 @@ class _Reading:
     tried: ScalableMetadata | None = None  # the object at the last try
     tried_at: float = 0.0
     problem: str = ""
+    stale: bool = False  # the last try had no answer
     busy: bool = False
 
 
@@ -162,7 +164,8 @@ class Targets:
         if object_then.metadata.uid != there.metadata.uid:
             return None  # another one of its name
         count = Scalable(object_then.metadata, ScalableSpec(scale.spec.replicas))
-        return SeenTarget(count, scale.status.selector, objects.follows and pods[0].follows)
+        follows = objects.follows and pods[0].follows and not reading.stale
+        return SeenTarget(count, scale.status.selector, follows)
 
     # --- following ---
 
@@ -183,9 +186,9 @@ class Targets:
         """Begins and ends copies, as targets are named."""
         wanted = {(namespace, _resource(target)) for namespace, target in self._readings}
         for key in self._objects.keys() - wanted:
-            self._end(self._objects.pop(key))
+            self._end(self._objects.pop(key), Selection(key[1], key[0]))
         for namespace in self._pods.keys() - {namespace for namespace, _ in wanted}:
-            self._end(self._pods.pop(namespace)[0])
+            self._end(self._pods.pop(namespace)[0], Selection(PODS, namespace))
         for namespace, resource in wanted - self._objects.keys():
             copy = self._copy(resource, namespace, TargetObject, None)
             self._objects[(namespace, resource)] = copy
@@ -202,8 +205,9 @@ class Targets:
         selection = Selection(resource, namespace)
         return Watched(self._api, selection, kind, self._changed.set, moved=moved, optional=True, outages=self._outages)
 
-    def _end(self, copy: object) -> None:
+    def _end(self, copy: object, selection: Selection) -> None:
         self._tasks.pop(copy).cancel()
+        self._outages.ended(selection)  # or an outage that it took part in would never be over
 
     def _read_what_changed(self, group: asyncio.TaskGroup) -> None:
         now = self._clock()
@@ -222,8 +226,10 @@ class Targets:
             if scale.metadata.uid == there.metadata.uid:
                 parse(scale.status.selector)
                 reading.seen, reading.problem = (there, scale), ""
+            reading.stale = False
         except (ApiError, msgspec.DecodeError) as error:
-            if reading.seen is None or not (isinstance(error, ApiError) and error.retryable):
+            reading.stale = isinstance(error, ApiError) and error.retryable
+            if not reading.stale:
                 reading.problem = _unreadable(target, error)
         except ValueError:
             reading.problem = (
@@ -243,6 +249,8 @@ def _due(reading: _Reading, now_there: ScalableMetadata, now: float) -> bool:
     before = reading.tried
     if before is None or before.uid != now_there.uid or before.generation != now_there.generation:
         return True
+    if reading.stale:
+        return now - reading.tried_at >= RETRY_S
     changed = before.resource_version != now_there.resource_version
     if reading.problem:
         return changed or now - reading.tried_at >= AGAIN_S

@@ -12,7 +12,7 @@ from autoscaler.controller import fights
 from autoscaler.controller.fights import Fight, Sight
 from autoscaler.controller.reporting import Trouble
 from autoscaler.controller.snapshot import Rival, Snapshot, Subject
-from autoscaler.model.workload import WorkloadKey
+from autoscaler.model.workload import Mode, WorkloadKey
 
 REMEDY: Final = {
     "HorizontalPodAutoscaler": "delete it or point it elsewhere",
@@ -37,6 +37,8 @@ class Conflicts:
         self._fights = {each.key: self._look(each, seen.at_s) for each in seen.subjects}
         found = {}
         for subject in seen.subjects:
+            if subject.spec.mode is Mode.OBSERVE:
+                continue  # nothing is written, whoever scales it
             fight = self._fights[subject.key]
             if subject.rival is not None:
                 found[subject.key] = _with(subject.rival)
@@ -49,6 +51,8 @@ class Conflicts:
         there = subject.there
         if there is None:
             return before
+        if subject.spec.mode is Mode.OBSERVE:
+            return Fight()
         sight = Sight(there.metadata.uid, there.metadata.generation, there.spec.replicas)
         news = subject.rival is None and fights.is_news(before, sight, subject.stored.replicas)
         writer = foreign_writer(there) if news else None

@@ -305,11 +305,11 @@ def _price(replicas: Sequence[Sequence[TargetPod]]) -> ResourceVector | None:
 
 
 def _claims(workloads: Iterable[InferenceWorkload]) -> dict[Target, str]:
-    """The workload that may scale each target: the oldest that names it."""
+    """The workload that may scale each target: the oldest that names it and does more than observe."""
     oldest: dict[Target, tuple[str, str]] = {}
     for each in workloads:
         ref = each.spec.serving.target_ref if each.spec.serving else None
-        if ref is None or each.metadata.deletion_timestamp:
+        if ref is None or each.metadata.deletion_timestamp or each.spec.mode == Mode.OBSERVE:
             continue
         group = _group(ref.api_version or "")
         target = Target(each.metadata.namespace, group, ref.kind or "", ref.name or "")

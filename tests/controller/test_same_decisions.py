@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from autoscaler.cluster.store import Store
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.specs import Operator
 from autoscaler.model.decision import ScalingDecision
@@ -22,11 +21,9 @@ from autoscaler.model.signal import Activation, Quality, Reading, Sample, Worklo
 from autoscaler.model.workload import ActivationSpec, KpaParameters, WorkloadKey
 from autoscaler.signals.targets import ScrapeTarget
 from tests.cluster.objects import Objects
+from tests.controller.following import APPS, LWS, PODS, WORKLOADS, following, until
 
 SERIES = Path(__file__).parents[1] / "data" / "observations" / "deployment.jsonl"
-APPS, CORE = "/apis/apps/v1/namespaces/ml", "/api/v1/namespaces/ml"
-LWS = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/ml"
-PODS, WORKLOADS = f"{CORE}/pods", "/apis/tidegate.dev/v1alpha1/namespaces/ml/inferenceworkloads"
 KINDS = ("deployment", "groups", "target")
 Row = Mapping[str, Any]
 GROUP = "leaderworkerset.sigs.k8s.io"
@@ -111,7 +108,7 @@ def pods_of(kind: str, row: Row) -> dict[str, dict[str, Any]]:
     return found
 
 
-def play(objects: Objects, row: Row, initialized: bool) -> None:
+def play(objects: Objects, row: Row) -> None:
     """The row as the objects of all three."""
     owned = {"tidegate.dev/workload": "x"}
     count = {"replicas": row["applied"]}
@@ -126,34 +123,28 @@ def play(objects: Objects, row: Row, initialized: bool) -> None:
         objects.put(PODS, name, body)
     for kind in KINDS:
         current = "statefulsets.apps/target" if kind == "target" else f"{kind}-1"
-        record = {**count, "phase": "Complete", "initialized": initialized, "servedAt": "2026-01-01T00:00:00Z"}
+        record = {**count, "phase": "Complete", "initialized": True, "servedAt": "2026-01-01T00:00:00Z"}
         spec = {"serving": {**SERVING[kind], "port": 8000}, "autoscaling": AUTOSCALING}
         objects.put(WORKLOADS, kind, {"spec": spec, "status": {"currentRevision": current, "record": record}})
 
 
 async def replay(rows: Sequence[Row]) -> list[dict[str, ScalingDecision]]:
     objects, recorded = Objects(), Recorded()
-    store = Store(objects, ["ml"], lambda: None)
     operator = Operator(
         kpa=KpaParameters(stable_window_s=6.0),
         pages=frozenset({"gateway"}),
         target_kinds={("apps/v1", "StatefulSet"): "statefulsets"},
     )
     now = 0.0
-    cycle = Cycle(lambda: None, store, recorded, recorded, cast(Any, None), operator, lambda: now)
-    task = asyncio.create_task(store.run())
     found = []
-    try:
+    async with following(objects, recorded, operator, lambda: now) as cycle:
         for row in rows:
             now = row["at"]
             recorded.show(row)
-            play(objects, row, initialized=True)
+            play(objects, row)
             await until(lambda row=row: shows(cycle, row))  # type: ignore[misc]
             _, decisions = cycle.decide(cycle.observe())
             found.append({key.name: decision for key, decision in decisions.items()})
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
     return found
 
 
@@ -165,15 +156,6 @@ def shows(cycle: Cycle, row: Row) -> bool:
         (each := seen.get(kind)) is not None and (each.replicas, each.ready, each.starting, each.terminating) == wanted
         for kind in KINDS
     )
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """The copies need some turns of the loop; 20 s is a hang."""
-    for _ in range(20_000):
-        if holds():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("the objects did not arrive within 20 s")
 
 
 def test_the_recorded_observations_give_the_same_decisions_on_all_kinds() -> None:

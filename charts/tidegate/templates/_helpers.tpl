@@ -98,7 +98,7 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 {{- $excepted := false -}}
 {{- range .Values.extraEnv -}}
 {{- $name := lower .name -}}
-{{- if regexMatch "^tidegate__(watch|api|leaderelection|leader_election)(__|$)" $name -}}
+{{- if regexMatch "^tidegate__(watch|api|leaderelection|leader_election|targetkinds|target_kinds)(__|$)" $name -}}
 {{- fail (printf "extraEnv: %s: set it in config instead; the rights, the probes and the port follow config alone" .name) -}}
 {{- else if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_UID") -}}
 {{- fail (printf "extraEnv: %s: the chart sets it; remove it here" .name) -}}

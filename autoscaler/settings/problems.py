@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from autoscaler.settings.autoscaling import METRIC, METRIC_CHOICE, METRIC_NAME
+from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME
 from autoscaler.settings.rules import BROKEN_RULES
 from autoscaler.settings.scalars import API_VERSION_OF_A_KIND, DNS_1035, DNS_1123, DNS_1123_SUBDOMAIN, KIND_NAME
 from autoscaler.settings.yaml12 import Path
@@ -29,6 +29,8 @@ _WORDS: Final = {
     KIND_NAME: "letters and digits, starting with a capital letter, such as StatefulSet",
     METRIC: METRIC_CHOICE,
     METRIC_NAME: "letters, digits, _ and :, not starting with a digit",
+    LABEL_NAME: "letters, digits and _, not starting with a digit",
+    r"^[^:\s]+$": "text without colons and blanks",
     r"^/[!-~]*$": "a path that starts with / and has no spaces",
 }
 _KINDS: Final = {

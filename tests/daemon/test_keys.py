@@ -16,6 +16,7 @@ TAKEN = {
     "scrape.timeout",
     "scrape.max_page_size",
     "scrape.pages_per_second",
+    "prometheus",
     "log.level",
     "writes.budget_per_second",
     "defaults",
@@ -25,7 +26,7 @@ TAKEN = {
     "ceilings",
     "target_kinds",
 }
-WHOLE = {"defaults", "kpa", "ceilings"}  # handed over as one value
+WHOLE = {"defaults", "kpa", "ceilings", "prometheus"}  # handed over as one value
 
 
 def keys() -> set[str]:

@@ -119,7 +119,8 @@ class ServingSpec:
     engine: Engine
 
 
-class TargetSpec(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
     """An object with a scale that somebody else owns, in the workload's namespace."""
 
     api_version: str

@@ -68,9 +68,9 @@ class Recorded:
             row["value"],
             Quality(row["quality"] or "absent"),
             samples,
-            row["age_s"],
-            row["pods_expected"] or 0,
-            row["pods_fresh"] or 0,
+            row["ageSeconds"],
+            row["podsExpected"] or 0,
+            row["podsFresh"] or 0,
         )
         signals = WorkloadSignals({"concurrency": reading}, replace(reading, name="activity"), "vllm")
         return {WorkloadKey("ml", kind): signals for kind in KINDS}

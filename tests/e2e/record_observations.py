@@ -18,7 +18,7 @@ from tests.realcluster.modelserver import ModelServers
 
 OUT = Path(__file__).parents[1] / "data" / "observations" / "deployment.jsonl"
 AUTOSCALING = {"minReplicas": 0, "maxReplicas": 6, "scaleToZeroRetentionSeconds": 3, **CONCURRENCY}
-LOAD = ((3, 8), (25, 12), (60, 8), (10, 20), (0, 22))  # requests in flight, for so many seconds
+LOAD = ((3, 8), (25, 12), (60, 8), (10, 20), (0, 22), (3, 8))  # requests in flight, for so many seconds
 
 
 def row(report: dict[str, Any]) -> dict[str, Any]:
@@ -26,10 +26,10 @@ def row(report: dict[str, Any]) -> dict[str, Any]:
     decision, counts = report["decision"], report["counts"]
     read = decision["inputs"][0] if decision["inputs"] else {}
     return {
-        "at": decision["at_s"],
+        "at": decision["atSeconds"],
         "applied": decision["current"],
         **{name: counts[name] for name in ("ready", "starting", "terminating")},
-        **{name: read.get(name) for name in ("value", "quality", "age_s", "pods_fresh", "pods_expected")},
+        **{name: read.get(name) for name in ("value", "quality", "ageSeconds", "podsFresh", "podsExpected")},
         "desired": decision["desired"],
         "rule": decision["rule"],
     }

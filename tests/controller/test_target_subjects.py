@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from autoscaler.controller.conflicts import Conflicts
+from autoscaler.controller.reporting import Before
 from autoscaler.controller.snapshot import Snapshot
 from autoscaler.controller.specs import Operator
 from autoscaler.model.signal import Activation
-from autoscaler.model.workload import ActivationSpec
+from autoscaler.model.workload import ActivationSpec, WorkloadKey
 from tests.cluster.objects import Objects
 from tests.controller.following import APPS, LWS, PODS, WORKLOADS, following, until
 
@@ -194,3 +195,17 @@ def test_a_target_that_observes_starts_from_the_count_that_is_there(objects: Obj
     assert seen(objects)[0].subjects[0].observation.applied == 2
     objects.put(WORKLOADS, "chat", workload(status=status))
     assert seen(objects)[0].subjects[0].observation.applied == 7
+
+
+@pytest.mark.parametrize(
+    ("told", "stored", "before"),
+    [({}, 5, 5), ({"chat": 3}, 5, 3), ({}, None, None)],
+    ids=["after a restart the status knows", "what was told last counts", "nobody was ever told"],
+)
+def test_a_recommendation_is_told_when_it_is_another_one_than_before(
+    objects: Objects, told: dict[str, int], stored: int | None, before: int | None
+) -> None:
+    status = None if stored is None else {"counts": {"desired": stored}}
+    objects.put(WORKLOADS, "chat", workload(mode="observe", status=status))
+    [subject] = seen(objects)[0].subjects
+    assert Before({}, {WorkloadKey("ml", name): count for name, count in told.items()}).desired_of(subject) == before

@@ -29,7 +29,7 @@ READ_TIMEOUT_S: Final = 10.0
 HEAD_TIMEOUT_S: Final = 30.0  # until a watch is accepted; API priority and fairness may queue it
 MAX_ERROR_BYTES: Final = 64 * 1024
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024  # of one watch event; etcd stores objects of 1.5 MiB at most by default
-CONNECTIONS: Final = 1_000  # a watch holds one: eight kinds in each watched namespace
+CONNECTIONS: Final = 1_000  # a watch holds one: eight kinds in each watched namespace, and those of targets
 
 
 # a token file that is empty for a moment while the kubelet rotates it is no reason to die either, nor is one that is

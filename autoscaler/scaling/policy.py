@@ -12,7 +12,7 @@ from typing import Final
 from autoscaler.model.decision import SignalInput
 from autoscaler.model.signal import Quality, Reading, Shape, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import ScalingSpec
-from autoscaler.scaling import kpa
+from autoscaler.scaling import cliffs, kpa
 
 SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
 GAP_S: Final = 2.0  # a longer silence between two samples leaves a hole in the windows
@@ -28,6 +28,8 @@ class PolicyState:
     delay_s: float  # that the memory was made for
     last_sample_at: float | None = None
     trusted_since: float | None = None  # every ready pod fresh and no hole since then
+    ready: int = 0  # at the last decision
+    fewer_since: float | None = None  # when that number last became smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,12 @@ def ask(
     state = _record(_fitted(scaling, signal, kept, ready, now), reading, ready)
     averages = state.windows.averages(_as_of(state, now))
     stable, panic = averages if averages else (None, None)
-    result, memory = kpa.scale(_kpa_spec(scaling, signal), state.memory, ready, stable, panic, now)
+    if ready != state.ready:
+        state = replace(state, ready=ready, fewer_since=now if ready < state.ready else state.fewer_since)
+    samples = reading.samples if reading and not _took_over(scaling, state, now) else ()
+    demand = cliffs.demand(signal, averages, samples, ready, now) if averages else None
+    fed = demand.value if demand else None
+    result, memory = kpa.scale(_kpa_spec(scaling, signal), state.memory, ready, fed, panic, now)
     read = SignalInput(
         name=signal.name,
         value=reading.value if reading else None,
@@ -65,7 +72,7 @@ def ask(
         pods_expected=reading.pods_expected if reading else 0,
         direction=signal.direction,
         desired=result.desired,
-        arithmetic=_arithmetic(signal, result),
+        arithmetic=_arithmetic(signal, result, demand.origin if demand else ""),
     )
     return replace(state, memory=memory), Answer(read, memory.panicking)
 
@@ -75,6 +82,11 @@ def _clock_set_back(state: PolicyState | None, reading: Reading | None) -> bool:
     if state is None or state.last_sample_at is None or reading is None or not reading.samples:
         return False
     return reading.samples[-1].at_s < state.last_sample_at - SAMPLE_IS_NEW_S
+
+
+def _took_over(scaling: ScalingSpec, state: PolicyState, now: float) -> bool:
+    """Has a replica left lately? The others take over what it carried: their levels rise, and that is no growth."""
+    return state.fewer_since is not None and now - state.fewer_since < scaling.kpa.stable_window_s
 
 
 def _as_of(state: PolicyState, now: float) -> float:
@@ -97,7 +109,7 @@ def _kpa_spec(scaling: ScalingSpec, signal: SignalSpec) -> kpa.KpaSpec:
         target_burst_capacity=0.0,  # there is no activator in the request path
         panic_threshold_ratio=parameters.panic_threshold_ratio,
         stable_window_s=parameters.stable_window_s,
-        scale_down_delay_s=scaling.scale_down_delay_s,
+        scale_down_delay_s=cliffs.delay_s(signal, scaling),
         activation_scale=scaling.activation_replicas if scaling.min_replicas == 0 else 0,
     )
 
@@ -106,12 +118,13 @@ def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None,
     """The state for these parameters: made anew for another signal, resized for other windows."""
     stable_s = scaling.kpa.stable_window_s
     panic_s = max(1.0, float(int(stable_s * scaling.kpa.panic_window_percent / 100 + 0.5)))
+    delay_s = cliffs.delay_s(signal, scaling)
     if state is None or state.signal.name != signal.name:
         memory = kpa.start(_kpa_spec(scaling, signal), ready, now)
-        return PolicyState(signal, kpa.KpaWindows.empty(stable_s, panic_s), memory, scaling.scale_down_delay_s)
-    if state.delay_s != scaling.scale_down_delay_s:
+        return PolicyState(signal, kpa.KpaWindows.empty(stable_s, panic_s), memory, delay_s)
+    if state.delay_s != delay_s:
         delay = kpa.start(_kpa_spec(scaling, signal), ready, now).delay
-        state = replace(state, memory=replace(state.memory, delay=delay), delay_s=scaling.scale_down_delay_s)
+        state = replace(state, memory=replace(state.memory, delay=delay), delay_s=delay_s)
     windows = state.windows.resized(stable_s, panic_s, now)
     same = signal == state.signal and windows.stable is state.windows.stable and windows.panic is state.windows.panic
     return state if same else replace(state, signal=signal, windows=windows)
@@ -137,11 +150,11 @@ def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicySt
     return replace(state, windows=windows, last_sample_at=last, trusted_since=since)
 
 
-def _arithmetic(signal: SignalSpec, result: kpa.KpaResult) -> str:
+def _arithmetic(signal: SignalSpec, result: kpa.KpaResult, origin: str) -> str:
     numbers = result.arithmetic
     if numbers is None:
         return ""
-    text = f"stable ceil({numbers.stable.average:.4g} / {signal.target:.4g}) = {numbers.stable.raw}"
+    text = f"{origin} ceil({numbers.stable.average:.4g} / {signal.target:.4g}) = {numbers.stable.raw}"
     if numbers.panicking:
         text += f"; panic ceil({numbers.panic.average:.4g} / {signal.target:.4g}) = {numbers.panic.raw}"
     return f"{text}; {', '.join(result.reasons)}"

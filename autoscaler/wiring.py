@@ -62,6 +62,7 @@ def operator_of(config: Config) -> Operator:
         limits=limits,
         pages=frozenset(config.activation_pages),
         ceiling_replicas=config.ceilings.max_replicas,
+        republish=config.metrics.republish,
     )
 
 

@@ -164,7 +164,7 @@ class Cycle:
 
     def observe(self) -> Snapshot:
         seen = snapshot.take(self._store, self._signals, self._activations, self._resolver, self._clock())
-        self._signals.set_targets(snapshot.scrape_targets(seen))
+        self._signals.set_targets(snapshot.scrape_targets(seen, self._resolver.operator.republish))
         return seen
 
     def decide(self, seen: Snapshot) -> tuple[Snapshot, Decisions]:
@@ -260,7 +260,7 @@ class Cycle:
             if memory.rebuilt_at is not None and seen.at_s - memory.rebuilt_at < REBUILT_SHOWN_S
         }
         return reporting.compose(
-            seen, decisions, grants, outcomes, waited, rebuilt, self._told, self._resolver.operator.limits
+            seen, decisions, grants, outcomes, waited, rebuilt, self._told, self._resolver.operator
         )
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:

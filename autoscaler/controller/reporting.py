@@ -15,8 +15,9 @@ from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
 from autoscaler.controller.phases import phase_of
 from autoscaler.controller.snapshot import Snapshot, Subject
-from autoscaler.controller.specs import Unresolved
+from autoscaler.controller.specs import Operator, Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
+from autoscaler.model.foreign import Measure
 from autoscaler.model.report import (
     ConditionReport,
     Counts,
@@ -71,7 +72,7 @@ def compose(
     untrusted_for_s: Mapping[WorkloadKey, float],
     rebuilt: Set[WorkloadKey],
     told: Mapping[WorkloadKey, Conditions],
-    limits: Mapping[Domain, ResourceVector],
+    operator: Operator,
 ) -> CycleReport:
     """The frozen report of a cycle. `told`: the conditions that this process last told; else the status knows."""
     reports = {
@@ -84,11 +85,12 @@ def compose(
             seen.patience_s,
             subject.key in rebuilt,
             told.get(subject.key) or conditions_of(subject.workload),
+            _measures(subject) if operator.republish else {},
         )
         for subject in seen.subjects
     }
     reports |= {report.key: report for report in (_unresolved_report(*each, told) for each in seen.unresolved)}
-    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, limits))
+    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, operator.limits))
 
 
 def _workload_report(
@@ -100,6 +102,7 @@ def _workload_report(
     patience_s: float,
     rebuilt: bool,
     before: Conditions,
+    measures: Mapping[Measure, float],
 ) -> WorkloadReport:
     spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
     phase, message = phase_of(spec, outcome.record, counts, decision, grant)
@@ -136,6 +139,7 @@ def _workload_report(
         grant=grant,
         scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
         error=trouble.message if trouble else None,
+        measures=measures,
     )
     found_events = events(before, report, reason_text(decision))
     if Reason.REVISION_CREATED in outcome.reasons:
@@ -186,6 +190,13 @@ def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: 
         unscheduled=seen.unscheduled if seen else 0,
         terminating=seen.terminating if seen else 0,
     )
+
+
+def _measures(subject: Subject) -> Mapping[Measure, float]:
+    """What is republished of a workload: what its pods show, and how many are ready. The unknown has no entry."""
+    signals, ready = subject.observation.signals, subject.observation.ready
+    shown = signals.measures if signals else {}
+    return shown if ready is None else {**shown, Measure.REPLICAS: float(ready)}
 
 
 def _mode(spec: WorkloadSpec) -> str:

@@ -68,6 +68,7 @@ class Operator:
     limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)
     pages: frozenset[str] = frozenset()  # names of activation pages
     ceiling_replicas: int | None = None
+    republish: bool = False  # the series of model/foreign.py
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 The policy's own answer to a burst is the panic at twice the target. A cache cannot come there (full is 1 / 0.72 = 1.4
 times the target), and a latency comes there when its threshold is reached (we act at half of it). So for these signals
-the short window counts as soon as it is above the long one, and the count that it asked for is kept for a stable window,
-as the policy keeps one after a panic. A cache has 28 % left where we act, a latency half of its threshold; so of the
-cache the growth counts, too. All of it only ever raises: what is lowered is lowered on the long window.
+the short window counts as soon as it is above the long one, and the count that it asked for is kept for a stable
+window, as the policy keeps one after a panic. A cache has 28 % left where we act, a latency half of its threshold, so
+of the cache the growth counts, too. All of it only ever raises: what is lowered is lowered on the long window.
 
 Signals that add up, such as concurrency, reach the policy as they are.
 """

@@ -17,6 +17,7 @@ TAKEN = {
     "scrape.max_page_size",
     "scrape.pages_per_second",
     "log.level",
+    "metrics.republish",
     "writes.budget_per_second",
     "defaults",
     "kpa",

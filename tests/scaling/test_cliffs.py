@@ -1,4 +1,4 @@
-"""A latency and a full cache are cliffs: the count must be there before the load is. In a closed loop, and rule by rule.
+"""A latency and a full cache are cliffs: the count must be there before the load is. In a closed loop and rule by rule.
 
 The loop imitates replicas by one line of arithmetic each (`level` of a demand on so many replicas) and a start-up time;
 tests/e2e/test_ramps.py has the same ramps on the real control plane.
@@ -74,7 +74,9 @@ class Fleet:
             self.second += 1
 
     def _decide(self, ready: int) -> None:
-        reading = Reading(self.signal.name, self.samples[-1].value, Quality.FRESH, tuple(self.samples), 0.1, ready, ready)
+        reading = Reading(
+            self.signal.name, self.samples[-1].value, Quality.FRESH, tuple(self.samples), 0.1, ready, ready
+        )
         idle = Reading("activity", 1.0, Quality.FRESH, (), 0.1, ready, ready)
         count = len(self.ready_at)
         seen = Observation(

@@ -205,7 +205,7 @@ def _foreign(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
 
     The count of requests has no type: as a counter its name would have to end in _total.
     """
-    families: dict[str, Metric] = {}
+    families: dict[str, GaugeMetricFamily | UnknownMetricFamily] = {}
     for measure, series in FOREIGN_SERIES.items():
         extra, values = [label for label, _ in series.labels], [value for _, value in series.labels]
         kind = UnknownMetricFamily if measure is Measure.REQUESTS else GaugeMetricFamily

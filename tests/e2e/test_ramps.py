@@ -8,6 +8,7 @@ what happens to it is what the others are spared.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tests.e2e.conftest import StartDaemon
@@ -27,7 +28,7 @@ def test_a_latency_ramp_scales_before_the_slo_breaks(
     start_daemon(tick="2s", kpa={"stable-window": "60s"})
     autoscaling = {"minReplicas": 1, "maxReplicas": MOST, "metric": "latency", "metricThreshold": 1000}
     grows, fixed = _pair(cluster, namespace, autoscaling)
-    offer = {"slots": 100, "service_time_s": 0.4, "slowdown": 5.0}
+    offer: dict[str, Any] = {"slots": 100, "service_time_s": 0.4, "slowdown": 5.0}
     for in_flight in _ramp(2, 40, over_s=75):
         for workload in (grows, fixed):
             servers.set_load(namespace, workload.name, concurrency=round(in_flight), **offer)
@@ -51,7 +52,13 @@ def test_a_kv_cache_ramp_never_reaches_a_refused_request_while_replicas_can_be_a
     start_daemon(tick="2s", kpa={"stable-window": "60s"})
     autoscaling = {"minReplicas": 1, "maxReplicas": MOST, "metric": "kv-cache"}
     grows, fixed = _pair(cluster, namespace, autoscaling)
-    offer = {"slots": 40, "service_time_s": 2.0, "prompt_tokens": 1_000, "output_tokens": 10, "refuses": True}
+    offer: dict[str, Any] = {
+        "slots": 40,
+        "service_time_s": 2.0,
+        "prompt_tokens": 1_000,
+        "output_tokens": 10,
+        "refuses": True,
+    }
     for rps in _ramp(4, 54, over_s=100):
         for workload in (grows, fixed):
             servers.set_load(namespace, workload.name, rps=rps, **offer)
@@ -77,7 +84,7 @@ def _pair(cluster: Cluster, namespace: str, autoscaling: dict[str, Any]) -> tupl
     return pair
 
 
-def _ramp(low: float, high: float, over_s: float):
+def _ramp(low: float, high: float, over_s: float) -> Iterator[float]:
     """Values from low to high, one each STEP_S; a busy machine only makes the ramp slower."""
     steps = round(over_s / STEP_S)
     for step in range(steps + 1):

@@ -37,7 +37,7 @@ def test_the_series_of_the_guides_tell_what_the_pods_do_and_absent_is_no_series(
     """One is autoscaled on its cache, one has a fixed size: both are told, whatever their signals."""
     kv_cache = {"minReplicas": 2, "maxReplicas": 3, "metric": "kv-cache"}
     scaled = Workload(cluster, namespace, manifest("scaled", kv_cache))
-    fixed = Workload(cluster, namespace, manifest("fixed", {"minReplicas": 1}))
+    fixed = Workload(cluster, namespace, manifest("fixed", {"minReplicas": 1}))  # a size, and no metric
     blind = Workload(cluster, namespace, manifest("blind", {"minReplicas": 1}))
     servers.set_fault(namespace, "blind", "http 500")
     servers.set_load(namespace, "scaled", concurrency=20, slots=100, service_time_s=0.6)
@@ -67,12 +67,13 @@ def test_the_series_of_the_guides_tell_what_the_pods_do_and_absent_is_no_series(
     }, "no gpu_*: nothing reads DCGM's exporter"
     counted = found["inference_request_count"]
     cluster.wait_for(lambda: series(daemon, "scaled")["inference_request_count"] >= counted + 50, "the count to grow")
+    counted = series(daemon, "scaled")["inference_request_count"]
     served = sum(pod["served"] for pod in servers.state()[f"{namespace}/scaled"]["pods"].values())
-    assert series(daemon, "scaled")["inference_request_count"] <= served + 45, "not more than they served meanwhile"
+    assert counted <= served, "not more than they have served since"
 
     cluster.wait_for(lambda: len(series(daemon, "fixed")) == 7, "those of the fixed size")
     assert series(daemon, "blind") == {"replica_count": 1.0}, "its page is missing: not a zero"
-    assert fixed.condition("ScalingActive")["reason"] == "ScalingDisabled"
+    assert blind.condition("Fallback")["status"] == "False", "nothing is decided by it"
 
     servers.set_fault(namespace, "scaled", "http 500")
     cluster.wait_for(lambda: series(daemon, "scaled") == {"replica_count": 2.0}, "old values to go")

@@ -5,10 +5,9 @@ on top waits in order, or is refused (`refuses`). A workload's requests arrive e
 a constant number in flight (closed loop), and are spread evenly over the replicas that receive; while there is none
 they wait at an imitated gateway. Nothing is random.
 
-Simplified on purpose: a request's service time is fixed when it starts, by a step time of a + b × batch
-(shared/research/traces.md section 4) and not by its tokens; a server whose cache is full queues or preempts and hardly
-ever refuses, but here a refusal is what a client would call one; and in the closed loop a waiting request moves to an
-emptier replica, which no gateway can do.
+Simplified on purpose: a request's service time is fixed when it starts, by a step time of a + b × batch and not by its
+tokens; a server whose cache is full queues or preempts and hardly ever refuses, but here a refusal is what a client
+would call one; and in the closed loop a waiting request moves to an emptier replica, which no gateway can do.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def filled(demand: float, replicas: int) -> float:
 
 def slowed(demand: float, replicas: int) -> float:
     """Seconds of a request: 0.3 alone, and 0.02 more for each other one in the same batch (a step of a batch takes
-    a + b × requests, shared/research/traces.md section 4)."""
+    a + b × requests)."""
     return 0.3 + 0.02 * demand / replicas
 
 

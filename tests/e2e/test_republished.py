@@ -74,6 +74,7 @@ def test_the_series_of_the_guides_tell_what_the_pods_do_and_absent_is_no_series(
     cluster.wait_for(lambda: len(series(daemon, "fixed")) == 7, "those of the fixed size")
     assert series(daemon, "blind") == {"replica_count": 1.0}, "its page is missing: not a zero"
     assert blind.condition("Fallback")["status"] == "False", "nothing is decided by it"
+    assert daemon.explain("blind")["decision"]["faults"] == []
 
     servers.set_fault(namespace, "scaled", "http 500")
     cluster.wait_for(lambda: series(daemon, "scaled") == {"replica_count": 2.0}, "old values to go")

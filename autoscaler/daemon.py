@@ -33,11 +33,14 @@ from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
 from autoscaler.controller.specs import Operator
 from autoscaler.reload import Refused, Reload
-from autoscaler.settings.config import Config
+from autoscaler.settings.config import Config, Source
 from autoscaler.settings.load import ConfigError, LoadedConfig, load
 from autoscaler.signals.activation import ActivationPages
+from autoscaler.signals.prometheus_pods import PrometheusPods
 from autoscaler.signals.scraper import PodScraper
 from autoscaler.wiring import (
+    access_of,
+    labels_of,
     operator_of,
     page_urls,
     scrape_limits,
@@ -203,12 +206,12 @@ class Daemon:
         self._election = Election(
             client, terms, lambda: store.synced, lambda: highest_epoch(store), poked.set, outages=store.outages
         )
-        self._scraper = PodScraper(clock.now, **scrape_limits(config), concurrency=config.scrape.concurrency)
+        self._signals = _signals_of(config, clock.now)
         self._pages = ActivationPages(page_urls(config), clock.now)
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
         self._cycle = Cycle(
-            self._tenure, store, self._scraper, self._pages, self._events, operator, clock.now, statuses
+            self._tenure, store, self._signals, self._pages, self._events, operator, clock.now, statuses
         )
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
@@ -230,7 +233,7 @@ class Daemon:
             parts = {
                 "store": self._store.run,
                 "election": self._election.run,
-                "scraper": self._scraper.run,
+                "signals": self._signals.run,
                 "pages": self._pages.run,
                 "events": self._events.run,
                 "reload": self._reload.run,
@@ -281,7 +284,7 @@ class Daemon:
     def _take(self, config: Config, operator: Operator) -> None:
         """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
         self._pages.set_pages(page_urls(config))
-        self._scraper.set_limits(**scrape_limits(config))
+        _limit(self._signals, config)
         self._cycle.reconfigure(operator, statuses_per_cycle(config))
         self._budget.set(config.writes.budget_per_second)
         self._loop.set_tick(config.tick)
@@ -293,7 +296,7 @@ class Daemon:
         bounds = Bounds(
             events_queued=self._events.queued,
             events_queue_most=QUEUE_MOST,
-            scrape_period_asked_s=self._scraper.period_s,
+            scrape_period_asked_s=self._signals.period_s,
             writes_per_s=self._budget.per_s,
             write_waits_s=self._budget.waited_s_total,
             steps_queued=len(self._cycle.queue),
@@ -306,9 +309,9 @@ class Daemon:
         return Totals(
             self._client.requests,
             self._client.host,
-            self._scraper.pages_total,
-            self._scraper.scrape_seconds_total,
-            self._scraper.effective_period_s,
+            self._signals.pages_total,
+            self._signals.scrape_seconds_total,
+            self._signals.effective_period_s,
             self._events.dropped,
             bounds,
             self._clock.behind_s,
@@ -331,6 +334,22 @@ class Daemon:
         election = self._election
         lapsed = election.epoch is None and not election.standing_by
         return Leader(election.terms.name, election.holder, election.epoch, lapsed, self._cycle.unstamped)
+
+
+def _signals_of(config: Config, clock: Callable[[], float]) -> PodScraper | PrometheusPods:
+    """Who brings the readings: the scraper, or the Prometheus that scrapes instead."""
+    access = access_of(config.prometheus)
+    if config.signals.source is Source.PROMETHEUS and access is not None:
+        return PrometheusPods(clock, access, labels_of(config.prometheus), config.prometheus.scrape_interval)
+    return PodScraper(clock, **scrape_limits(config), concurrency=config.scrape.concurrency)
+
+
+def _limit(signals: PodScraper | PrometheusPods, config: Config) -> None:
+    """Other limits while it runs. Which of the two it is stays until a restart."""
+    if isinstance(signals, PodScraper):
+        signals.set_limits(**scrape_limits(config))
+    elif (access := access_of(config.prometheus)) is not None:
+        signals.configure(access, labels_of(config.prometheus), config.prometheus.scrape_interval)
 
 
 async def _named(name: str, run: Callable[[], Awaitable[None]], ends: Callable[[], bool] = lambda: False) -> None:

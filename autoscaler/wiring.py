@@ -6,6 +6,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from operator import attrgetter
+from pathlib import Path
 from typing import Final, TypedDict
 
 import msgspec
@@ -16,11 +17,15 @@ from autoscaler.controller.specs import DEFAULT_POOL, Operator
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
 from autoscaler.scaling.allocation import Domain
-from autoscaler.settings.config import Config, LeaderElection
+from autoscaler.settings.config import Config, LeaderElection, Prometheus
+from autoscaler.signals.aggregates import Labels
+from autoscaler.signals.prometheus import Access
 
 STATUS_SHARE: Final = 0.5  # of a tick's write budget; the rest is for counts, records and events
-# What other parts were built with: listening, copies of namespaces, the log's chain, the scraper's workers.
+# What other parts were built with: listening, copies of namespaces, the log's chain, the scraper's workers,
+# who brings the signals.
 NEEDS_RESTART: Final = (
+    "signals.source",
     "api.bind",
     "api.port",
     "watch.namespaces",
@@ -93,6 +98,30 @@ def scrape_limits(config: Config) -> ScrapeLimits:
         max_page_bytes=scrape.max_page_size,
         pages_per_s=scrape.pages_per_second,
     )
+
+
+def access_of(prometheus: Prometheus) -> Access | None:
+    """Where Prometheus is and who we are to it; None where there is none."""
+    if prometheus.url is None:
+        return None
+    return Access(
+        url=prometheus.url,
+        timeout_s=prometheus.timeout,
+        bearer_token_file=_path(prometheus.bearer_token_file),
+        username=prometheus.basic_auth.username,
+        password_file=_path(prometheus.basic_auth.password_file),
+        ca_file=_path(prometheus.tls.ca_file),
+        cert_file=_path(prometheus.tls.cert_file),
+        key_file=_path(prometheus.tls.key_file),
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
+
+
+def labels_of(prometheus: Prometheus) -> Labels:
+    return Labels(prometheus.labels.namespace, prometheus.labels.pod, tuple(sorted(prometheus.match.items())))
 
 
 def page_urls(config: Config) -> dict[str, str]:

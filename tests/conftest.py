@@ -4,6 +4,7 @@ cluster        the real control plane of this run, shared by all tests and worke
 namespace      the name of a namespace in it for one test, deleted afterwards
 lws            the same `cluster`, with LeaderWorkerSet's controller and webhooks (about 2 s, once)
 fresh_cluster  a control plane for one test (about 4 s): pause, kill, restart its processes as you like
+prometheus     a Prometheus for one test that scrapes the pods of `namespace`; kill, empty and start it as you like
 
 A test that uses one of them carries the marker `real_cluster` by itself. A test that carries it by hand runs in the
 private namespace, too.
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.realcluster import lws as leaderworkersets
 from tests.realcluster import session
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.prometheus import Prometheus
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -66,3 +69,9 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
 def fresh_cluster() -> Iterator[Cluster]:
     with session.fresh_cluster() as own:
         yield own
+
+
+@pytest.fixture
+def prometheus(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Prometheus]:
+    with Prometheus(cluster, namespace, tmp_path / "prometheus") as running:
+        yield running

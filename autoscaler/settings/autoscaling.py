@@ -25,7 +25,7 @@ _HIGH: Final = f"(has(self.maxReplicas) ? self.maxReplicas : ({_LOW} == 0 ? 1 : 
 _REQUEST_RATES: Final = "['concurrency', 'throughput']"
 _LATENCIES: Final = "['latency', 'ttft', 'itl']"
 LATENCIES: Final = (Signal.LATENCY, Signal.TTFT, Signal.ITL)  # take a percentile
-_LABEL_NAME: Final = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
+LABEL_NAME: Final = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 
 
 class Policy(StrEnum):
@@ -64,8 +64,8 @@ class Activation(Ruled):
         Rule(
             field="labels",
             says="labels has a key that is no label name; use letters, digits and _, not starting with a digit",
-            cel=f"!has(self.labels) || self.labels.all(k, k.matches('{_LABEL_NAME}'))",
-            holds=lambda it: all(re.search(_LABEL_NAME, key) for key in it.labels or ()),
+            cel=f"!has(self.labels) || self.labels.all(k, k.matches('{LABEL_NAME}'))",
+            holds=lambda it: all(re.search(LABEL_NAME, key) for key in it.labels or ()),
         ),
     )
 

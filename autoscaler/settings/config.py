@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from autoscaler.model.workload import Engine, Mode, Priority, Protocol
-from autoscaler.settings.autoscaling import METRIC, Autoscaling, Policy
+from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, Autoscaling, Policy
 from autoscaler.settings.rules import SHAPE_ONLY, Refusal, broken_rules
 from autoscaler.settings.scalars import (
     DNS_1123,
@@ -34,6 +34,8 @@ from autoscaler.settings.workload import DeletionPolicy, MetricsPath
 
 ENVIRONMENT_PREFIX: Final = "TIDEGATE__"  # two underscores: a Service named tidegate injects TIDEGATE_PORT=tcp://…
 RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+
+ABSOLUTE_PATH: Final = r"^/[!-~]*$"
 
 DnsName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
 ResourceName = Annotated[str, Field(pattern=RESOURCE_NAME, max_length=253)]
@@ -67,6 +69,12 @@ def _page_url(text: str) -> str:
     return text
 
 
+def _prometheus_url(text: str) -> str:
+    if urlsplit(_page_url(text)).query:
+        raise refused(f"value {text!r} has a query; allowed: the address alone, e.g. http://prometheus.monitoring:9090")
+    return text
+
+
 def _not_empty(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise refused("the list is empty; allowed: one or more namespaces")
@@ -75,6 +83,10 @@ def _not_empty(names: tuple[str, ...]) -> tuple[str, ...]:
 
 Address = Annotated[str, AfterValidator(_address)]
 PageUrl = Annotated[str, Field(max_length=2048), AfterValidator(_page_url)]
+PrometheusUrl = Annotated[str, Field(max_length=2048), AfterValidator(_prometheus_url)]
+FileName = Annotated[str, Field(min_length=2, max_length=4096, pattern=ABSOLUTE_PATH)]
+LabelName = Annotated[str, Field(max_length=128, pattern=LABEL_NAME)]
+LabelValue = Annotated[str, Field(max_length=256)]
 
 
 class LogLevel(StrEnum):
@@ -124,6 +136,92 @@ class Scrape(Section):
     """Pages in flight at once."""
     pages_per_second: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1000
     """Above this, the period grows."""
+
+
+class Source(StrEnum):
+    PODS = "pods"
+    PROMETHEUS = "prometheus"
+
+
+class Signals(Section):
+    """Where the values of all workloads come from."""
+
+    source: Source = Source.PODS
+    """pods: the daemon reads their pages. prometheus: it asks the one below, which does."""
+
+
+class BasicAuth(Section):
+    username: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^:\s]+$")] | None = None
+    password_file: FileName | None = None
+
+    @model_validator(mode="after")
+    def _are_a_pair(self) -> Self:
+        if (self.username is None) != (self.password_file is None):
+            raise refused("only one of username and passwordFile is set; allowed: both or none")
+        return self
+
+
+class Tls(Section):
+    ca_file: FileName | None = None
+    """null is the system's authorities."""
+    cert_file: FileName | None = None
+    """Shows who we are."""
+    key_file: FileName | None = None
+    """null: the key stands in certFile."""
+
+    @model_validator(mode="after")
+    def _a_key_needs_its_certificate(self) -> Self:
+        if self.key_file is not None and self.cert_file is None:
+            raise broken_rules([Refusal("keyFile", "is set without certFile; allowed: together with it")])
+        return self
+
+
+class PrometheusLabels(Section):
+    """What the labels are called that name a pod."""
+
+    namespace: LabelName = "namespace"
+    pod: LabelName = "pod"
+
+    @model_validator(mode="after")
+    def _name_a_pod(self) -> Self:
+        broken = []
+        if self.namespace == self.pod:
+            broken.append(Refusal("pod", f"value {self.pod!r} is the label of the namespace too; allowed: another one"))
+        for field, name in self:
+            if name in ("le", "tidegate_part") or name.startswith("__"):
+                says = f"value {name!r} is taken; allowed: a label that scraped series carry, such as namespace or pod"
+                broken.append(Refusal(field, says))
+        if broken:
+            raise broken_rules(broken)
+        return self
+
+
+class Prometheus(Section):
+    """A Prometheus, or what answers like one, that scrapes the pods. All files are read again when they change."""
+
+    url: PrometheusUrl | None = None
+    """Without /api/v1; null is none."""
+    timeout: Annotated[float, Duration("100ms", "30s")] = 2.0
+    """How long one query may take."""
+    scrape_interval: Annotated[float, Duration("1s", "5m")] = 15.0
+    """How often it scrapes the pods; samples older than three of these lower nothing."""
+    bearer_token_file: FileName | None = None
+    basic_auth: BasicAuth = BasicAuth()
+    tls: Tls = Tls()
+    labels: PrometheusLabels = PrometheusLabels()
+    match: Annotated[dict[LabelName, LabelValue], Field(max_length=16)] = {}
+    """Labels that every series must have, e.g. cluster: gpu-1 where one Prometheus has several clusters."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        broken = []
+        if self.bearer_token_file is not None and self.basic_auth.username is not None:
+            broken.append(Refusal("bearerTokenFile", "is set beside basicAuth; allowed: one of them"))
+        if any(file is not None for _, file in self.tls) and not (self.url or "https:").startswith("https:"):
+            broken.append(Refusal("tls", "is set, and the URL begins with http://; allowed: with https:// only"))
+        if broken:
+            raise broken_rules(broken)
+        return self
 
 
 class Api(Section):
@@ -302,7 +400,9 @@ class Config(BaseSettings):
 
     tick: Annotated[float, Duration("200ms", "1m")] = 2.0
     """How often every workload is decided."""
+    signals: Signals = Signals()
     scrape: Scrape = Scrape()
+    prometheus: Prometheus = Prometheus()
     api: Api = Api()
     metrics: Metrics = Metrics()
     log: Log = Log()
@@ -330,6 +430,12 @@ class Config(BaseSettings):
                     broken.append(Refusal(f"projects.{project}.namespaces", says))
         if broken:
             raise broken_rules(broken)
+        return self
+
+    @model_validator(mode="after")
+    def _a_source_has_an_address(self) -> Self:
+        if self.signals.source is Source.PROMETHEUS and self.prometheus.url is None:
+            raise broken_rules([Refusal("prometheus.url", "is not set, and signals.source is prometheus; set it")])
         return self
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from autoscaler.settings.autoscaling import METRIC, METRIC_CHOICE, METRIC_NAME
+from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME
 from autoscaler.settings.rules import BROKEN_RULES
 from autoscaler.settings.scalars import DNS_1035, DNS_1123
 from autoscaler.settings.yaml12 import Path
@@ -26,6 +26,8 @@ _WORDS: Final = {
     DNS_1035: "lower-case letters, digits and -, starting with a letter, not ending in -, at most 63 characters",
     METRIC: METRIC_CHOICE,
     METRIC_NAME: "letters, digits, _ and :, not starting with a digit",
+    LABEL_NAME: "letters, digits and _, not starting with a digit",
+    r"^[^:\s]+$": "text without colons and blanks",
     r"^/[!-~]*$": "a path that starts with / and has no spaces",
 }
 # Keys of the Run:ai inference API that stand elsewhere here, or that nothing here would heed.

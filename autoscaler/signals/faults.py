@@ -22,6 +22,12 @@ class Fault(StrEnum):
     TOO_LARGE = "too large"
     NOT_TEXT = "not text"  # not HTTP, or a compressed page although we asked for none
 
+    NO_CREDENTIALS = "no credentials"  # a file of ours with a token, password or certificate cannot be used
+    NO_ANSWER = "not an answer of Prometheus"
+    QUERY_REFUSED = "query refused"
+    NO_SAMPLES = "no samples"  # Prometheus answers, and has no series of this pod
+    PARTIAL_ANSWER = "partial answer"  # Prometheus warns that series may be missing
+
     UNREADABLE = "unreadable"  # our own error while reading it; the log has it
 
     NO_SUCH_SERIES = "no such series"

@@ -68,7 +68,7 @@ class PageFetcher:
         except TimeoutError:
             return Fault.TIME_OUT
         except (aiohttp.ClientError, ValueError, OSError) as error:
-            return _fault_of(error)
+            return fault_of(error)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The whole body; None where it is too large."""
@@ -89,7 +89,8 @@ class PageFetcher:
         return b"".join(chunks)
 
 
-def _fault_of(error: Exception) -> Fault:
+def fault_of(error: Exception) -> Fault:
+    """Why there is no answer, in our words."""
     match error:
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
             return Fault.REFUSED

@@ -109,17 +109,24 @@ def _present(found: Scanned) -> bool:
 def _unfit(found: Scanned, source: Source) -> Fault | None:
     if len(found.samples) > MAX_SERIES:
         return Fault.TOO_MANY_SERIES
-    most = MOST_VALUE if source.ranks is Ranks.SUM else MOST_SHARE / source.scale
-    for _, value in found.samples:
-        if math.isnan(value):
-            return Fault.NOT_A_NUMBER
-        if math.isinf(value):
-            return Fault.INFINITE
-        if value < 0:
-            return Fault.NEGATIVE
-        if value > most:
-            return Fault.ABSURD
-    return None
+    most = most_of(source)
+    return next((fault for _, value in found.samples if (fault := unfit(value, most)) is not None), None)
+
+
+def most_of(source: Source) -> float:
+    """The highest value that a measurement of one pod can have, as it is printed."""
+    return MOST_VALUE if source.ranks is Ranks.SUM else MOST_SHARE / source.scale
+
+
+def unfit(value: float, most: float) -> Fault | None:
+    """Why this cannot be a measurement of a pod; None where it can. `most`: see `most_of`."""
+    if math.isnan(value):
+        return Fault.NOT_A_NUMBER
+    if math.isinf(value):
+        return Fault.INFINITE
+    if value < 0:
+        return Fault.NEGATIVE
+    return Fault.ABSURD if value > most else None
 
 
 def _store(values: PageValues, source: Source, page: bytes, name: bytes, found: Scanned) -> Fault | None:

@@ -44,6 +44,8 @@ EVERYTHING: Values = {
         {"name": "TIDEGATE__LOG__LEVEL", "value": "debug"},
         {"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}},
     ],
+    "extraVolumes": [{"name": "prometheus", "secret": {"secretName": "prometheus-access"}}],
+    "extraVolumeMounts": [{"name": "prometheus", "mountPath": "/etc/prometheus", "readOnly": True}],
     "podSecurityContext": {"fsGroup": 10001, "supplementalGroups": [1000680000]},
     "podLabels": {"team": "serving"},
     "podAnnotations": {"example.com/inject": "false"},
@@ -215,6 +217,16 @@ def test_the_configuration_is_mounted_as_a_directory() -> None:
     assert container()["command"] + container()["args"] == ["tidegate", "run", "--config", "/etc/tidegate/config.yaml"]
 
 
+def test_credentials_are_mounted_beside_the_configuration() -> None:
+    volume = {"name": "prometheus", "secret": {"secretName": "prometheus-access"}}
+    mount = {"name": "prometheus", "mountPath": "/etc/prometheus", "readOnly": True}
+    pod = one(render({"extraVolumes": [volume], "extraVolumeMounts": [mount]}), "Deployment")["spec"]["template"][
+        "spec"
+    ]
+    assert pod["volumes"][1:] == [volume]
+    assert pod["containers"][0]["volumeMounts"][1:] == [mount]
+
+
 def checksum(values: Values) -> str:
     """Of what restarts the daemons."""
     annotations = one(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
@@ -228,6 +240,7 @@ RESTARTS: dict[str, object] = {
     "log.format": "json",
     "scrape.concurrency": 7,
     "leader_election": {"leaseDuration": "30s"},
+    "signals": {"source": "prometheus"},
 }
 
 
@@ -448,6 +461,8 @@ def test_two_releases_of_one_name_share_no_object_but_crds() -> None:
         ({"securityContext": {"readOnlyRootFileSystem": True}}, "at '/securityContext': additional properties"),
         ({"podLabels": {"a": 1}}, "at '/podLabels/a': got number, want string"),
         ({"extraEnv": {"A": "b"}}, "at '/extraEnv': got object, want array"),
+        ({"extraVolumes": [{"name": "config", "secret": {}}]}, "at '/extraVolumes/0/name': 'not' failed"),
+        ({"extraVolumes": [{"name": "a", "hostPath": {}}]}, "additional properties 'hostPath' not allowed"),
         ({"tolerations": [{"effect": "Never"}]}, "at '/tolerations/0/effect': value must be one of"),
         ({"config": {"scrap": {}}}, "at '/config': additional properties 'scrap' not allowed"),
         ({"config": {"tick": "fast"}}, "at '/config/tick': "),

@@ -16,6 +16,7 @@ TAKEN = {
     "scrape.timeout",
     "scrape.max_page_size",
     "scrape.pages_per_second",
+    "prometheus",
     "log.level",
     "metrics.republish",
     "writes.budget_per_second",
@@ -25,7 +26,7 @@ TAKEN = {
     "activation_pages",
     "ceilings",
 }
-WHOLE = {"defaults", "kpa", "ceilings"}  # handed over as one value
+WHOLE = {"defaults", "kpa", "ceilings", "prometheus"}  # handed over as one value
 
 
 def keys() -> set[str]:

@@ -118,6 +118,14 @@ ASSETS = (
         67,
     ),
     Asset("lws-manifests", "lws", "sigs.k8s.io/lws", "", manifests=("config/crd/bases", "config/webhook")),
+    Asset(
+        "prometheus",
+        "prometheus",
+        "github.com/prometheus/prometheus",
+        "github.com/prometheus/prometheus/cmd/prometheus",
+        usual_s=152,
+        tags="remove_all_sd,enable_kubernetes_sd",  # else it compiles every cloud's client
+    ),
 )
 
 
@@ -157,7 +165,7 @@ class Resolver:
         if missing:
             raise AssetError(
                 f"the control plane is not built ({', '.join(missing)} missing): "
-                "run `python -m tests.realcluster.assets` once, about 8 min on two cores"
+                "run `python -m tests.realcluster.assets` once, about 12 min on two cores"
             )
         return found
 

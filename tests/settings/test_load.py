@@ -96,7 +96,7 @@ REFUSED = [
     ("kpa: {max-scale-down-rate: 1.0}", "kpa.max-scale-down-rate: value 1.0 is out of range"),
     ("kpa: {max-scale-up-rate: 1e999}", "kpa.max-scale-up-rate: value inf is not a finite number"),
     # keys
-    ("tik: 2s", "config.yaml:1: tik: unknown key, did you mean tick?; allowed: tick, scrape, api"),
+    ("tik: 2s", "config.yaml:1: tik: unknown key, did you mean tick?; allowed: tick, signals, scrape, prometheus, api"),
     ("kpa: {stableWindow: 60s}", "kpa.stableWindow: unknown key, did you mean stable-window?"),
     ("scrape: {max_page_size: 1Mi}", "scrape.max_page_size: unknown key, did you mean maxPageSize?"),
     ("scrape: 2s", "scrape: value '2s' is not a mapping; allowed: a mapping with the keys period, timeout"),
@@ -127,6 +127,35 @@ REFUSED = [
     ("activationPages: {g: {url: http://}}", "activationPages.g.url: value 'http://' is no page"),
     ("activationPages: {g: {url: 'http://x:99999'}}", "activationPages.g.url: the URL (not shown) cannot be read"),
     ("activationPages: {g: {}}", "activationPages.g.url: is missing"),
+    # Prometheus
+    ("prometheus: {url: ftp://x}", "prometheus.url: value 'ftp://x' is no page that can be fetched"),
+    (
+        "prometheus: {url: 'http://x?y=1'}",
+        "prometheus.url: value 'http://x?y=1' has a query; allowed: the address alone",
+    ),
+    (
+        "prometheus: {timeout: 1m}",
+        "prometheus.timeout: value '1m' is out of range; allowed: a duration from 100ms to 30s",
+    ),
+    ("prometheus: {scrapeInterval: 100ms}", "prometheus.scrapeInterval: value '100ms' is out of range"),
+    ("prometheus: {bearerTokenFile: token}", "prometheus.bearerTokenFile: value 'token' is not of the right form"),
+    (
+        "prometheus: {bearerTokenFile: /t, basicAuth: {username: a, passwordFile: /p}}",
+        "prometheus.bearerTokenFile: is set beside basicAuth; allowed: one of them",
+    ),
+    ("prometheus: {basicAuth: {username: a}}", "prometheus.basicAuth: only one of username and passwordFile is set"),
+    ("prometheus: {basicAuth: {username: 'a:b', passwordFile: /p}}", "allowed: text without colons and blanks"),
+    ("prometheus: {tls: {keyFile: /k}}", "prometheus.tls.keyFile: is set without certFile"),
+    ("prometheus: {url: http://x, tls: {caFile: /c}}", "prometheus.tls: is set, and the URL begins with http://"),
+    (
+        "prometheus: {labels: {pod: namespace}}",
+        "prometheus.labels.pod: value 'namespace' is the label of the namespace",
+    ),
+    ("prometheus: {labels: {pod: le}}", "prometheus.labels.pod: value 'le' is taken"),
+    ("prometheus: {labels: {pod: 'a-b'}}", "allowed: letters, digits and _, not starting with a digit"),
+    ("prometheus: {match: {'a-b': x}}", "prometheus.match"),
+    ("signals: {source: prometheus}", "prometheus.url: is not set, and signals.source is prometheus; set it"),
+    ("signals: {source: both}", "signals.source: value 'both' is not known; allowed: pods, prometheus"),
     ("ceilings: {maxReplicas: 0}", "ceilings.maxReplicas: value 0 is out of range; allowed: a whole number from 1"),
     # defaults keep the rules of workloads
     (
@@ -174,6 +203,8 @@ def test_all_mistakes_are_named_at_once() -> None:
     [
         "activationPages: {g: {url: 'http://me:hunter2@gateway/metrics'}}",
         "activationPages: {g: 'http://me:hunter2@gateway/metrics'}",
+        "prometheus: {url: 'http://me:hunter2@prometheus:9090'}",
+        "prometheus: {basicAuth: {username: me, password: hunter2}}",
         "activationPages: {g: {url: ['http://me:hunter2@gateway']}}",
         "password: hunter2",
         "projects: {a: {namespaces: [x], token: hunter2}}",

@@ -76,7 +76,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $config := .Values.config -}}
 {{- $log := pick ($config.log | default dict) "format" -}}
 {{- $scrape := pick ($config.scrape | default dict) "concurrency" -}}
-{{- merge (pick $config "api" "watch" "leaderElection") (dict "log" $log "scrape" $scrape) | toYaml -}}
+{{- merge (pick $config "api" "watch" "leaderElection" "signals") (dict "log" $log "scrape" $scrape) | toYaml -}}
 {{- end -}}
 
 {{/* The port of the daemon's pages. A loopback address would have the kubelet restart the pod for ever. */}}

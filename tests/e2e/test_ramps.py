@@ -48,7 +48,7 @@ def test_a_latency_ramp_scales_before_the_slo_breaks(
 def test_a_kv_cache_ramp_never_reaches_a_refused_request_while_replicas_can_be_added(
     cluster: Cluster, namespace: str, servers: ModelServers, start_daemon: StartDaemon
 ) -> None:
-    """A cache holds 40 requests of 2 s, so 20 a second fill it; a replica more is needed every 40 s."""
+    """A cache holds 40 requests of 2 s, so 20 a second fill it: the ramp fills one every 25 s."""
     start_daemon(tick="2s", kpa={"stable-window": "60s"})
     autoscaling = {"minReplicas": 1, "maxReplicas": MOST, "metric": "kv-cache"}
     grows, fixed = _pair(cluster, namespace, autoscaling)
@@ -59,7 +59,7 @@ def test_a_kv_cache_ramp_never_reaches_a_refused_request_while_replicas_can_be_a
         "output_tokens": 10,
         "refuses": True,
     }
-    for rps in _ramp(4, 54, over_s=100):
+    for rps in _ramp(4, 54, over_s=62):
         for workload in (grows, fixed):
             servers.set_load(namespace, workload.name, rps=rps, **offer)
     time.sleep(5)

@@ -20,7 +20,7 @@ class Measure(StrEnum):
     LATENCY_P50 = "latency_p50_s"  # end to end, of the requests that finished in the last 15 s
     LATENCY_P95 = "latency_p95_s"
     LATENCY_P99 = "latency_p99_s"
-    THROUGHPUT = "requests_per_s"  # finished
+    THROUGHPUT = "throughput"  # finished requests per second
     ACTIVE = "active_requests"  # running and waiting
     GPU_UTILIZATION = "gpu_utilization_percent"  # mean over the GPUs, 0..100; needs DCGM's exporter
     GPU_MEMORY = "gpu_memory_used_bytes"  # sum over the GPUs; needs DCGM's exporter

@@ -65,6 +65,7 @@ def test_the_series_of_the_guides_tell_what_the_pods_do_and_absent_is_no_series(
         "inference_active_requests",
         "replica_count",
     }, "no gpu_*: nothing reads DCGM's exporter"
+    assert {"requests", "latencyP99Seconds", "throughput", "replicas"} <= daemon.explain("scaled")["measures"].keys()
     counted = found["inference_request_count"]
     cluster.wait_for(lambda: series(daemon, "scaled")["inference_request_count"] >= counted + 50, "the count to grow")
     counted = series(daemon, "scaled")["inference_request_count"]

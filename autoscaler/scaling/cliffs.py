@@ -21,7 +21,7 @@ from autoscaler.model.workload import ScalingSpec
 TREND_SAMPLES: Final = 16  # as many as a reading keeps, one a second
 LEAST_SAMPLES: Final = 8  # of fewer, one odd page would be a trend
 AHEAD_S: Final = 16.0  # no further than it looks back
-GAP_S: Final = 2.0  # between two samples; a longer one hides what happened
+GAP_S: Final = 2.0  # a longer silence between two samples hides what happened, and leaves a hole in the windows
 FULL: Final = 1.0
 
 

@@ -15,7 +15,6 @@ from autoscaler.model.workload import ScalingSpec
 from autoscaler.scaling import cliffs, kpa
 
 SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
-GAP_S: Final = 2.0  # a longer silence between two samples leaves a hole in the windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicySt
     for sample in reading.samples:
         if last is None or sample.at_s > last:
             windows = windows.record(sample.at_s, sample.value * factor)
-            since = None if last is not None and sample.at_s - last > GAP_S else since
+            since = None if last is not None and sample.at_s - last > cliffs.GAP_S else since
             last = sample.at_s
     whole = reading.quality is Quality.FRESH and reading.pods_expected >= ready
     since = (last if since is None else since) if whole else None

@@ -26,7 +26,7 @@ from autoscaler.cluster.store import Store
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.specs import Operator
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, WorkloadSignals
-from autoscaler.model.workload import ActivationSpec, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, WorkloadKey
 from autoscaler.signals.targets import ScrapeTarget
 from tests.e2e.workload import manifest
 
@@ -131,7 +131,7 @@ class Readings:
 
 
 class NoPages:
-    def state(self, spec: ActivationSpec, now_s: float) -> Activation:
+    def state(self, spec: ActivationSpec | ActivationQuery, now_s: float) -> Activation:
         return Activation.NOT_CONFIGURED
 
 

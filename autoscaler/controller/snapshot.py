@@ -241,7 +241,13 @@ def scrape_targets(snapshot: Snapshot) -> dict[WorkloadKey, ScrapeTarget]:
     for subject in snapshot.subjects:
         serving, signals = subject.spec.serving, subject.spec.scaling.signals
         if subject.pods and signals:
+            current = subject.observed.current
             targets[subject.key] = ScrapeTarget(
-                serving.metrics_port, serving.metrics_path, serving.engine, signals, subject.pods
+                serving.metrics_port,
+                serving.metrics_path,
+                serving.engine,
+                signals,
+                subject.pods,
+                revision=current.name if current else "",
             )
     return targets

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME
+from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME, QUERY_NAME
 from autoscaler.settings.rules import BROKEN_RULES
 from autoscaler.settings.scalars import DNS_1035, DNS_1123
 from autoscaler.settings.yaml12 import Path
@@ -25,6 +25,7 @@ _WORDS: Final = {
     DNS_1123: "lower-case letters, digits and -, starting and ending with a letter or digit, at most 63 characters",
     DNS_1035: "lower-case letters, digits and -, starting with a letter, not ending in -, at most 63 characters",
     METRIC: METRIC_CHOICE,
+    QUERY_NAME: "lower-case letters, digits, - and _, starting with a letter and ending with a letter or digit",
     METRIC_NAME: "letters, digits, _ and :, not starting with a digit",
     LABEL_NAME: "letters, digits and _, not starting with a digit",
     r"^[^:\s]+$": "text without colons and blanks",

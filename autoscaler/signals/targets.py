@@ -31,6 +31,7 @@ class ScrapeTarget:
     engine: Engine
     signals: tuple[SignalSpec, ...]
     pods: tuple[PodAddress, ...]
+    revision: str = ""  # whose pods they are
 
 
 def page_url(target: ScrapeTarget, pod: PodAddress) -> URL | None:

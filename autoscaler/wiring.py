@@ -70,6 +70,7 @@ def operator_of(config: Config) -> Operator:
         pages=frozenset(config.activation_pages),
         ceiling_replicas=config.ceilings.max_replicas,
         queries=queries_of(config),
+        target_kinds={(each.api_version, each.kind): each.resource for each in config.target_kinds},
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -21,6 +21,7 @@ from autoscaler.settings.autoscaling import METRIC, Autoscaling, Policy
 from autoscaler.settings.prometheus import MOST_QUERIES, NamedQuery, Prometheus, QueryName
 from autoscaler.settings.rules import SHAPE_ONLY, Refusal, broken_rules
 from autoscaler.settings.scalars import (
+    DNS_1035,
     DNS_1123,
     Amount,
     Count,
@@ -34,7 +35,7 @@ from autoscaler.settings.scalars import (
     refused,
 )
 from autoscaler.settings.section import Section, without_nulls
-from autoscaler.settings.workload import DeletionPolicy, MetricsPath
+from autoscaler.settings.workload import KNATIVE, ApiVersion, DeletionPolicy, KindName, MetricsPath
 
 ENVIRONMENT_PREFIX: Final = "TIDEGATE__"  # two underscores: a Service named tidegate injects TIDEGATE_PORT=tcp://…
 RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -199,7 +200,7 @@ class AutoscalingDefaults(Section):
 class Defaults(Section):
     """What a workload gets where it says nothing. Same names and places as in its spec."""
 
-    mode: Mode = Mode.ACTIVE
+    mode: Literal[Mode.ACTIVE, Mode.PAUSED] = Mode.ACTIVE
     priority: Priority = Priority.VERY_HIGH
     serving: ServingDefaults = ServingDefaults()
     autoscaling: AutoscalingDefaults = AutoscalingDefaults()
@@ -250,6 +251,37 @@ class ActivationPage(Section):
     """Page in the Prometheus text format, e.g. of a gateway."""
 
 
+class TargetKind(Section):
+    """A kind of object that workloads may name by targetRef."""
+
+    api_version: ApiVersion
+    """Group and version, e.g. apps/v1."""
+    kind: KindName
+    resource: Annotated[str, Field(pattern=DNS_1035, max_length=63)]
+    """Its plural, as in its URLs and in rights, e.g. statefulsets."""
+
+
+TARGET_KINDS: Final = (
+    TargetKind.model_validate({"apiVersion": "apps/v1", "kind": "Deployment", "resource": "deployments"}),
+    TargetKind.model_validate({"apiVersion": "apps/v1", "kind": "StatefulSet", "resource": "statefulsets"}),
+    TargetKind.model_validate(
+        {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "resource": "leaderworkersets"}
+    ),
+)
+
+
+def _can_be_scaled(kinds: tuple[TargetKind, ...]) -> tuple[TargetKind, ...]:
+    seen: set[tuple[str, str]] = set()
+    for each in kinds:
+        title = f"{each.api_version} {each.kind}"
+        if each.api_version.startswith((KNATIVE, "tidegate.dev/")):
+            raise refused(f"value '{title}' has an autoscaler of its own; allowed: a kind that nobody else scales")
+        if (each.api_version, each.kind) in seen:
+            raise refused(f"value '{title}' stands there twice; allowed: each kind once")
+        seen.add((each.api_version, each.kind))
+    return kinds
+
+
 class Ceilings(Section):
     """What no workload may exceed, whatever it asks for."""
 
@@ -288,6 +320,8 @@ class Config(BaseSettings):
     queries: Annotated[Mapping[QueryName, NamedQuery], Field(max_length=MOST_QUERIES)] = {}
     """What workloads may name as a metric or activation, by the name that they use. Needs prometheus.url."""
     ceilings: Ceilings = Ceilings()
+    target_kinds: Annotated[tuple[TargetKind, ...], Field(max_length=32), AfterValidator(_can_be_scaled)] = TARGET_KINDS
+    """Kinds of objects that workloads may name by targetRef; the chart gives the rights for exactly these."""
 
     _null_is_unset = model_validator(mode="before")(without_nulls)
 

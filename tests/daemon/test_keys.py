@@ -26,6 +26,7 @@ TAKEN = {
     "projects",
     "activation_pages",
     "ceilings",
+    "target_kinds",
 }
 WHOLE = {"defaults", "kpa", "ceilings", "prometheus"}  # handed over as one value
 

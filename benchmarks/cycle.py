@@ -31,7 +31,7 @@ from autoscaler.controller.snapshot import Snapshot
 from autoscaler.controller.specs import Operator
 from autoscaler.daemon import SEARCH_EVERY
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, WorkloadSignals
-from autoscaler.model.workload import ActivationSpec, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, WorkloadKey
 from autoscaler.signals.pages import ACTIVITY
 from autoscaler.signals.readings import KEPT_SAMPLES
 from autoscaler.signals.targets import ScrapeTarget
@@ -148,7 +148,7 @@ class Readings:
 
 
 class NoPages:
-    def state(self, spec: ActivationSpec, now_s: float) -> Activation:
+    def state(self, spec: ActivationSpec | ActivationQuery, now_s: float) -> Activation:
         return Activation.NOT_CONFIGURED
 
 

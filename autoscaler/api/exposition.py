@@ -111,6 +111,8 @@ def _totals(totals: Totals) -> Iterator[Metric]:
     yield _counter("rest_client_requests", "Requests to the API server", ("code", "method", "host"), requests)
     pages = [((outcome,), float(n)) for outcome, n in sorted(_folded(totals.pages).items())]
     yield _counter("tidegate_scrape_pages", "Metrics pages by outcome", ("outcome",), pages)
+    answers = [((outcome,), float(n)) for outcome, n in sorted(_folded(totals.answers).items())]
+    yield _counter("tidegate_query_answers", "Answers of Prometheus by outcome: GPUs, queries", ("outcome",), answers)
     yield _counter("tidegate_scrape_seconds", "Seconds spent waiting for pages", (), [((), totals.scrape_seconds)])
     yield _gauge("tidegate_scrape_period_seconds", "Between two pages of a pod", (), [((), totals.scrape_period_s)])
     yield _gauge("tidegate_clock_behind_seconds", "Behind the machine's clock", (), [((), totals.clock_behind_s)])

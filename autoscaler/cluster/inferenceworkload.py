@@ -73,6 +73,7 @@ class Activation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     page: str | None = None
     metric: str | None = None
     labels: dict[str, str] | None = None
+    query: str | None = None
 
 
 class FurtherSignal(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -19,7 +19,7 @@ HELD = {
     Rule.LOADING: "not to zero while a pod loads",
     Rule.NOT_IDLE: "not to zero while requests are in flight",
     Rule.WAITING: "not to zero while a request waits",
-    Rule.ACTIVATION_UNKNOWN: "not to zero while the activation page is missing",
+    Rule.ACTIVATION_UNKNOWN: "not to zero while the activation page or query says nothing",
     Rule.NO_WAKER: "not to zero: nothing could wake it; set autoscaling.activation",
     Rule.RETENTION: "retention",
 }

@@ -51,7 +51,7 @@ def phase_of(
 
 _ZERO = {
     Rule.AT_ZERO: "wakes with the first waiting request",
-    Rule.ACTIVATION_UNKNOWN: "the activation page is missing",
+    Rule.ACTIVATION_UNKNOWN: "the activation page or query says nothing",
     Rule.POLICY: "idle",
     Rule.MANUAL: "spec.replicas is 0",
 }

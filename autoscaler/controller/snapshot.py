@@ -388,7 +388,14 @@ def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[WorkloadKey, Scr
     for subject in snapshot.subjects:
         serving, signals = subject.spec.serving, subject.spec.scaling.signals
         if subject.pods and (signals or republish):
+            current = subject.observed.current
             targets[subject.key] = ScrapeTarget(
-                serving.metrics_port, serving.metrics_path, serving.engine, signals, subject.pods, republish
+                serving.metrics_port,
+                serving.metrics_path,
+                serving.engine,
+                signals,
+                subject.pods,
+                republish,
+                current.name if current else "",
             )
     return targets

@@ -86,6 +86,14 @@ class ActivationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivationQuery:
+    """Which query of the configuration says, by a value above 0, that requests wait for this workload."""
+
+    query: str
+    workload: WorkloadKey
+
+
+@dataclass(frozen=True, slots=True)
 class ScalingSpec:
     """How many replicas a workload may have and what each should carry."""
 
@@ -97,7 +105,7 @@ class ScalingSpec:
     retention_s: float = 0.0  # idle this long before zero
     scale_down_delay_s: float = 0.0
     manual_replicas: int | None = None  # spec.replicas; wins over all but ceilings and quota
-    activation: ActivationSpec | None = None
+    activation: ActivationSpec | ActivationQuery | None = None
     kpa: KpaParameters = KpaParameters()
     ceiling_replicas: int | None = None  # the operator's; no workload may exceed it
     further_signals: tuple[SignalSpec, ...] = ()  # each of another name; the highest count wins

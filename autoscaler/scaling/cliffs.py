@@ -54,7 +54,7 @@ def demand(
         return found
     if short > found.value:
         found = Demand(short, "short window")
-    if signal.name == Signal.KV_CACHE:
+    if signal.signal == Signal.KV_CACHE:
         level = expected(samples, now)
         if level is not None and level * ready > found.value:
             found = Demand(level * ready, f"expected in {AHEAD_S:.0f} s")

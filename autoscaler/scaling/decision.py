@@ -214,9 +214,9 @@ def _no_proof_of_idleness(seen: Observation) -> tuple[Rule, str] | None:
     if seen.activation is Activation.NOT_CONFIGURED:
         return Rule.NO_WAKER, "set autoscaling.activation"
     if seen.activation is Activation.UNKNOWN:
-        return Rule.ACTIVATION_UNKNOWN, "the activation page is missing"
+        return Rule.ACTIVATION_UNKNOWN, "the activation page or query says nothing"
     if seen.activation is Activation.WAITING:
-        return Rule.WAITING, "a request waits at the activation page"
+        return Rule.WAITING, "a request waits, the activation page or query says"
     return None
 
 

@@ -127,7 +127,7 @@ def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None,
     stable_s = scaling.kpa.stable_window_s
     panic_s = max(1.0, float(int(stable_s * scaling.kpa.panic_window_percent / 100 + 0.5)))
     delay_s = cliffs.delay_s(signal, scaling)
-    if state is None or state.signal.name != signal.name:
+    if state is None or _measured(state.signal) != _measured(signal):
         memory = kpa.start(_kpa_spec(scaling, signal), ready, now)
         return PolicyState(signal, kpa.KpaWindows.empty(stable_s, panic_s), memory, delay_s)
     if state.delay_s != delay_s:
@@ -136,6 +136,11 @@ def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None,
     windows = state.windows.resized(stable_s, panic_s, now)
     same = windows is state.windows and (signal is state.signal or signal == state.signal)
     return state if same else replace(state, signal=signal, windows=windows)
+
+
+def _measured(signal: SignalSpec) -> tuple[str, str, Shape]:
+    """What the windows hold: under one name an operator may put another query, and an author another signal."""
+    return signal.name, signal.signal, signal.shape
 
 
 def _recorded(

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME
+from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME, QUERY_NAME
 from autoscaler.settings.rules import BROKEN_RULES
 from autoscaler.settings.scalars import API_VERSION_OF_A_KIND, DNS_1035, DNS_1123, DNS_1123_SUBDOMAIN, KIND_NAME
 from autoscaler.settings.yaml12 import Path
@@ -28,6 +28,7 @@ _WORDS: Final = {
     API_VERSION_OF_A_KIND: "a group and a version such as apps/v1",
     KIND_NAME: "letters and digits, starting with a capital letter, such as StatefulSet",
     METRIC: METRIC_CHOICE,
+    QUERY_NAME: "lower-case letters, digits, - and _, starting with a letter and ending with a letter or digit",
     METRIC_NAME: "letters, digits, _ and :, not starting with a digit",
     LABEL_NAME: "letters, digits and _, not starting with a digit",
     r"^[^:\s]+$": "text without colons and blanks",

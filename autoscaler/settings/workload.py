@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from autoscaler.model.signal import Signal
+from autoscaler.model.signal import GPU_SIGNALS, Signal
 from autoscaler.model.workload import DesiredPhase, Engine, Mode, Priority, Protocol
 from autoscaler.settings.autoscaling import Autoscaling
 from autoscaler.settings.rules import Rule, Ruled
@@ -39,7 +39,8 @@ KindName = Annotated[str, Field(pattern=KIND_NAME, max_length=63)]
 ObjectName = Annotated[str, Field(pattern=DNS_1123_SUBDOMAIN, max_length=253)]
 MetricsPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=253)]
 
-_SIGNALS: Final = "[" + ", ".join(f"'{signal}'" for signal in Signal) + "]"
+_OF_ENGINES: Final = [signal for signal in Signal if signal not in GPU_SIGNALS]
+_SIGNALS: Final = "[" + ", ".join(f"'{signal}'" for signal in _OF_ENGINES) + "]"
 _NAME: Final = rf"^[a-z]([-a-z0-9]{{0,{NAME_MAX - 2}}}[a-z0-9])?$"
 _RESERVED: Final = "tidegate.dev/"
 
@@ -347,7 +348,7 @@ class WorkloadSpec(Ruled):
             "that the pods expose, or engine to auto",
             cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
             f"!has(self.autoscaling.metric) || !(self.autoscaling.metric in {_SIGNALS})",
-            holds=lambda it: not it.is_custom or it.metric not in set(Signal),
+            holds=lambda it: not it.is_custom or it.metric not in _OF_ENGINES,
         ),
         Rule(
             field="autoscaling.signals",
@@ -358,7 +359,7 @@ class WorkloadSpec(Ruled):
             holds=lambda it: (
                 not it.is_custom
                 or it.autoscaling is None
-                or not any(each.metric in set(Signal) for each in it.autoscaling.signals or ())
+                or not any(each.metric in _OF_ENGINES for each in it.autoscaling.signals or ())
             ),
         ),
         Rule(

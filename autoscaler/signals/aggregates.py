@@ -23,7 +23,7 @@ PodName = tuple[str, str]  # namespace, name
 PART: Final = "tidegate_part"  # tells values and instants of one answer apart
 VALUE: Final = "value"
 INSTANT: Final = "instant"
-_AGGREGATION: Final = {Ranks.SUM: "sum", Ranks.MAX: "max"}
+_AGGREGATION: Final = {Ranks.SUM: "sum", Ranks.MAX: "max", Ranks.MEAN: "avg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,13 @@ def expression(sources: Sequence[Source], labels: Labels) -> str:
     """The query of one quantity, of which each engine has a source."""
     parts = []
     for number, source in enumerate(sources):
-        parts.append(_marked(_values(source, labels), f"{VALUE} {number}"))
-        parts.append(_marked(_instants(source, labels), f"{INSTANT} {number}"))
+        parts.append(marked(_values(source, labels), f"{VALUE} {number}"))
+        parts.append(marked(_instants(source, labels), f"{INSTANT} {number}"))
     return " or ".join(parts)
 
 
-def _marked(vector: str, part: str) -> str:
+def marked(vector: str, part: str) -> str:
+    """The vector, of which each series says which part of an answer it is."""
     return f'label_replace({vector}, "{PART}", "{part}", "", "")'
 
 

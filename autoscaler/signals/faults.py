@@ -28,6 +28,12 @@ class Fault(StrEnum):
     NO_SAMPLES = "no samples"  # Prometheus answers, and has no series of this pod
     PARTIAL_ANSWER = "partial answer"  # Prometheus warns that series may be missing
 
+    NO_PROMETHEUS = "needs a Prometheus: set prometheus.url in the configuration"
+    NO_ANSWER_YET = "no answer yet"
+    NO_SUCH_QUERY = "no such query in the configuration"
+    QUERY_TOO_LONG = "query too long"  # with the names of all pods in it
+    SEVERAL_SERIES = "more than one series; aggregate the query, e.g. with sum() or max()"
+
     UNREADABLE = "unreadable"  # our own error while reading it; the log has it
 
     NO_SUCH_SERIES = "no such series"

@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import aiohttp
@@ -90,15 +91,18 @@ class PrometheusClient:
     async def close(self) -> None:
         await self._session.close()
 
-    async def query(self, promql: str) -> Answer | Failure:
-        """The instant vector (or scalar) of this expression, evaluated at Prometheus's own now."""
+    async def query(self, promql: str, options: Mapping[str, str] = MappingProxyType({})) -> Answer | Failure:
+        """The instant vector (or scalar) of this expression, evaluated at Prometheus's own now.
+
+        `options`: further parameters of the API, such as `limit`; servers ignore those that they do not know.
+        """
         access = self.access
         try:
             headers, tls = self._credentials()
         except (OSError, ValueError) as error:  # includes what OpenSSL says of a certificate
             return Failure(Fault.NO_CREDENTIALS, _short(str(error)))
         url = URL(access.url.rstrip("/") + "/api/v1/query")
-        form = {"query": promql, "timeout": f"{math.ceil(access.timeout_s * 1000)}ms"}
+        form = {**options, "query": promql, "timeout": f"{math.ceil(access.timeout_s * 1000)}ms"}
         try:
             async with (
                 asyncio.timeout(access.timeout_s),

@@ -45,6 +45,7 @@ class WorkloadReadings:
         self._samples: dict[str, list[Sample]] = {}
         self._left: list[tuple[PodHistory, float]] = []  # pods that went, and when; see `_still_counted`
         self._finished = 0.0  # requests, by pods that went
+        self._joined: dict[str, float] = {}  # when each pod came to be read, by uid; see `_awaited`
         self.retarget(target, 0.0)
 
     def retarget(self, target: ScrapeTarget, now_s: float) -> None:
@@ -56,6 +57,7 @@ class WorkloadReadings:
         self._left += [(pod, now_s) for pod in left]
         self._finished += sum(pod.grown(Signal.THROUGHPUT) for pod in left)
         self.pods = {pod.uid: self.pods.get(pod.uid) or PodHistory(pod.name) for pod in ordered}
+        self._joined = {uid: self._joined.get(uid, now_s) for uid in self.pods}
         wanted = [spec.name for spec in target.signals]
         self._samples = {name: self._samples.get(name, []) for name in wanted}
 
@@ -111,8 +113,18 @@ class WorkloadReadings:
         if not known:
             return None
         if spec.shape is Shape.LEVEL:  # the mean over the pods, so that level × ready is the sum of what they use
-            return math.fsum(known) / len(known)
+            return math.fsum(known) / (len(known) + self._awaited(parts, now_s, period_s))
         return math.fsum([*known, *self._still_counted(parts)])
+
+    def _awaited(self, parts: list[_Part], now_s: float, period_s: float) -> int:
+        """Pods that have just become Ready and have shown nothing yet: they carry next to nothing yet, either.
+
+        If they counted like the others, a level would ask for more replicas for each that it got, until the first
+        samples of the new ones are there. One that stays silent for longer counts like the others again.
+        """
+        limit_s = FRESH_PERIODS * period_s
+        joined = zip(parts, self._joined.values(), strict=True)
+        return sum(1 for part, at_s in joined if part.value is None and 0 <= now_s - at_s < limit_s)
 
     def _still_counted(self, parts: list[_Part]) -> list[float]:
         """What pods that went carried last, until every pod that stays has a page from after they went.

@@ -33,6 +33,7 @@ class ScrapeTarget:
     signals: tuple[SignalSpec, ...]
     pods: tuple[PodAddress, ...]
     republish: bool = False  # read what is republished, too
+    revision: str = ""  # whose pods they are
 
     @property
     def wanted(self) -> tuple[str, ...]:

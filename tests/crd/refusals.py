@@ -223,8 +223,26 @@ REFUSALS = [
     Refusal(
         "more than the whole KV cache",
         _scaling(metric="kv-cache", metricThreshold=80),
-        "metricThreshold 80 is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+        "metricThreshold 80 is no share of kv-cache; set a quantity above 0 and at most 1, e.g. 800m",
         at="metricThreshold",
+    ),
+    Refusal(
+        "eighty times all GPUs",
+        _scaling(metric="gpu-utilization", metricThreshold=80),
+        "metricThreshold 80 is no share of gpu-utilization; set a quantity above 0 and at most 1, e.g. 800m",
+        at="metricThreshold",
+    ),
+    Refusal(
+        "to zero on GPUs with nothing to wake it",
+        _scaling(minReplicas=0, metric="gpu_utilization", metricThreshold=80),
+        "activation is missing: metric gpu_utilization shows nothing at 0 replicas; set activation",
+        at="activation",
+    ),
+    Refusal(
+        "a percentile of a name that says one",
+        _scaling(signals=[{"metric": "inference_request_latency_p99", "threshold": 500, "percentile": 95}]),
+        "percentile 95 applies to the metrics latency, ttft and itl only, and metric is inference_request_latency_p99",
+        at="percentile",
     ),
     Refusal(
         "nothing of the KV cache",
@@ -236,7 +254,7 @@ REFUSALS = [
         "a metric name with a space",
         _scaling(metric="queue length"),
         "value 'queue length' is not of the right form; allowed: concurrency, queue, throughput",
-        "should match '^([a-zA-Z_:][a-zA-Z0-9_:]*|kv-cache)$'",
+        "should match '^([a-zA-Z_:][a-zA-Z0-9_:]*|[a-z]([-a-z0-9_]*[a-z0-9])?)$'",
     ),
     Refusal(
         "a metric name of 129 characters",
@@ -300,7 +318,7 @@ REFUSALS = [
     Refusal(
         "a signal that asks for more than the whole KV cache",
         _scaling(signals=[{"metric": "kv-cache", "threshold": 80}]),
-        "threshold 80 is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+        "threshold 80 is no share of kv-cache; set a quantity above 0 and at most 1, e.g. 800m",
         at="threshold",
     ),
     Refusal(
@@ -377,9 +395,27 @@ REFUSALS = [
     Refusal(
         "an activation without page",
         _scaling(activation={"metric": "waiting"}),
-        "is missing; allowed: lower-case letters, digits and -",
-        "Required value",
+        "page or metric is missing; set both (a page of the configuration and a series on it), or query",
         at="page",
+    ),
+    Refusal(
+        "an activation of nothing",
+        _scaling(activation={}),
+        "page or metric is missing; set both (a page of the configuration and a series on it), or query",
+        at="page",
+    ),
+    Refusal(
+        "an activation by a page and a query",
+        _scaling(activation={"page": "gateway", "metric": "waiting", "query": "gateway-pending"}),
+        "query stands beside page, metric or labels; remove query, or all of them",
+        at="query",
+    ),
+    Refusal(
+        "PromQL of a tenant",
+        _scaling(activation={"query": 'sum(x{namespace="a"})'}),
+        "is not of the right form; allowed: lower-case letters, digits, - and _",
+        "should match '^[a-z]([-a-z0-9_]*[a-z0-9])?$'",
+        at="query",
     ),
     Refusal(
         "an activation page given as a URL",

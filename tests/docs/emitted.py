@@ -101,7 +101,7 @@ def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def _board() -> Board:
-    totals = Totals({("GET", "200"): 1}, "api", {"ok": 1}, 0.1, 1.0, 0)
+    totals = Totals({("GET", "200"): 1}, "api", {"ok": 1}, 0.1, 1.0, 0, answers={"ok": 1})
     board = Board(2.0, lambda: 0.0, lambda: True, lambda: Leader("tidegate", "pod", 1), lambda: totals, "0.0.0")
     board.take(CycleReport(1.0, workloads={KEY: _workload()}, quota=(QuotaReport("ml-team", "default", GPU, 12, 2),)))
     return board

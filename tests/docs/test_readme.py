@@ -99,7 +99,7 @@ def test_the_output_of_the_demo_is_from_a_run() -> None:
 
 
 def test_the_manifests_are_the_shipped_examples() -> None:
-    whole, zero, several, groups, projects = blocks("yaml")
+    whole, zero, several, queries, groups, projects = blocks("yaml")
     examples = ROOT / "config" / "examples"
     assert whole == (examples / "llama-3-8b.yaml").read_text()
     for block, name in ((zero, "scale-to-zero.yaml"), (several, "several-signals.yaml")):
@@ -110,6 +110,8 @@ def test_the_manifests_are_the_shipped_examples() -> None:
     for part in ("leaderTemplate", "workerTemplate"):
         shown[part] = nodes[part]
     assert shown == nodes, "but for the templates, which it leaves out"
+    with_prometheus = yaml.safe_load((examples / "prometheus.yaml").read_text())
+    assert yaml.safe_load(queries) == {"queries": with_prometheus["queries"]}
     configuration = yaml.safe_load((examples / "config.yaml").read_text())
     assert yaml.safe_load(projects) == {"projects": configuration["projects"]}
 

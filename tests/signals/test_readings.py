@@ -99,6 +99,19 @@ def test_the_cache_of_a_workload_is_the_mean_over_its_pods() -> None:
     assert pods.sampled("kv-cache", 10) == pytest.approx(0.4)
 
 
+def test_a_pod_that_has_just_become_ready_adds_nothing_to_a_level_until_it_is_measured() -> None:
+    pods = Pods(1, "kv-cache")
+    pods.page(0, 20.0, vllm(kv=0.8))
+    assert pods.sampled("kv-cache", 20) == 0.8
+    pods.workload.retarget(pods.target(2), 20.5)
+    assert pods.sampled("kv-cache", 21) == 0.4, "times two pods it is what one of them carries"
+    assert pods.quality("kv-cache", 21) is Quality.PARTIAL, "and lowers nothing"
+    pods.page(0, 23.0, vllm(kv=0.8))
+    assert pods.sampled("kv-cache", 24) == 0.8, "it stays silent: nobody knows, so it counts like the other"
+    pods.page(1, 24.0, vllm(kv=0.6))
+    assert pods.sampled("kv-cache", 25) == pytest.approx(0.7)
+
+
 def test_old_names_are_understood_and_not_added_to_new_ones() -> None:
     old = vllm(kv=0.5).replace(b"kv_cache_usage_perc", b"gpu_cache_usage_perc")
     pods = Pods(1, "kv-cache")

@@ -48,7 +48,7 @@ def main() -> None:
     show("general parser / scanner", parser_us / scanner_us, "times")
     for signal in ("concurrency", "latency"):
         plan = plan_for(Engine.VLLM, (signal,))
-        took_us = per_call_us(lambda plan=plan: read_page(page, plan), 0.5)  # type: ignore[misc]
+        took_us = per_call_us(lambda plan=plan: read_page(page, plan, 0.0), 0.5)  # type: ignore[misc]
         show(f"reading a page for {signal} and activity", took_us, "us")
         show(f"pages for {signal} that one core reads", 1e6 / took_us, "1/s")
     scrape_loopback(page)

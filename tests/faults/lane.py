@@ -115,6 +115,10 @@ class Lane:
         self._check_record(telling)
         self._step("told")
         self._servers.load(telling, NOTHING)
+        if self._has(Fault.HOLES):
+            time.sleep(SETTLED_S)
+            self._servers.load(telling, SHARE)  # as before the hole, which nobody saw
+            self._the_prometheus.start()
         time.sleep(HELD_S)
         self._check_floor(everybody, mark, "under the fault")
         self._step("held")
@@ -156,7 +160,8 @@ class Lane:
         """More load, and a pod or two whose pages are seen. What Prometheus does not answer leaves none."""
         if self._has(Fault.GONE) or self._has(Fault.HOLES):
             self._servers.load(self._cells, MORE)
-            self._the_prometheus.start()
+            if self._has(Fault.GONE):
+                self._the_prometheus.start()
             return
         dead = self._of(Fault.ONE_DEAD)
         rest = [name for name in self._cells if name not in dead]

@@ -66,6 +66,8 @@ class _Server:
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
+        except asyncio.CancelledError:
+            pass  # the end of the servers; a cancelled handler is an error to asyncio's streams before Python 3.12
         finally:
             self._open.discard(writer)
             writer.transport.abort()

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class Lane:
         self._directory = directory
         self._say = say
         self._began = time.monotonic()
+        self._fault_at = 0.0  # Unix seconds
         self._problems: dict[str, list[str]] = defaultdict(list)
         self._prometheus: Prometheus | None = None
         self._proxy: PrometheusProxy | None = None
@@ -107,7 +109,7 @@ class Lane:
         self._until(everybody, self._healthy, "three healthy replicas")
         time.sleep(SETTLED_S)
         self._until(everybody, self._healthy, "three healthy replicas for a stable window")
-        mark = self._world.mark()
+        mark, self._fault_at = self._world.mark(), time.time()
         self._step("healthy")
 
         self._begin()
@@ -268,6 +270,8 @@ class Lane:
         def all_there() -> bool:
             found.clear()
             for each in self._cluster.get(path)["items"]:
+                if datetime.fromisoformat(each["eventTime"]).timestamp() < self._fault_at:
+                    continue  # of the start: a Prometheus takes a while to find new pods
                 found[each["regarding"]["name"], each["reason"]] += 1
                 if each["reason"] == "MetricsUnavailable":
                     notes[each["regarding"]["name"]] = each.get("note", "")

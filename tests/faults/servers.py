@@ -115,7 +115,7 @@ class PodServers:
 
     def __enter__(self) -> Self:
         self._loop.start()
-        self._loop.soon(lambda: asyncio.ensure_future(self._run()))
+        self._loop.soon(self._begin)
         return self
 
     def __exit__(
@@ -132,11 +132,16 @@ class PodServers:
         self._loop.do(self._each(workloads, only, lambda shown: shown.spoil(fault, time.time())))
 
     async def _each(self, workloads: Iterable[str], only: Numbers, change: Callable[[Shown], None]) -> None:
+        if self._running.done():
+            self._running.result()  # why nobody serves new pods any more
         chosen = frozenset(workloads)
-        for server in self._servers.values():
+        for server in list(self._servers.values()):
             if server.pod.workload in chosen and only(server.shown.number):
                 change(server.shown)
                 await server.reconcile()
+
+    def _begin(self) -> None:
+        self._running = asyncio.get_running_loop().create_task(self._run())
 
     def pods(self) -> list[tuple[str, str, int]]:
         """(workload, pod, number) of those that are there."""
@@ -167,5 +172,5 @@ class PodServers:
                 share = self._share if number < 3 else LATER_SHARE
                 shown = Shown(self._signals[pod.workload], number, share, time.time())
                 self._servers[uid] = _Server(pod, shown)
-        for server in self._servers.values():
+        for server in list(self._servers.values()):
             await server.reconcile()

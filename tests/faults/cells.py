@@ -38,9 +38,10 @@ class Fault(StrEnum):
     PARTIAL = "partial Prometheus answer"  # without two of three pods, and with a warning
     GONE = "Prometheus gone"
     HOLES = "Prometheus restarted with holes"
+    CLOCK = "Prometheus's clock skewed"  # an hour ahead of ours, then an hour behind
 
 
-OF_PROMETHEUS: Final = (Fault.PARTIAL, Fault.GONE, Fault.HOLES)
+OF_PROMETHEUS: Final = (Fault.PARTIAL, Fault.GONE, Fault.HOLES, Fault.CLOCK)
 OF_PAGES: Final = tuple(fault for fault in Fault if fault not in OF_PROMETHEUS)
 
 OWN_GAUGE: Final = "my_queue_depth"
@@ -55,7 +56,12 @@ NOT_APPLICABLE: Final[tuple[tuple[Fault, Source | None, tuple[str, ...], str], .
 )
 
 # The faults under which every number stays true: nothing is lost, so nothing needs to be told.
-HARMLESS: Final = ((Fault.RESET, Source.PODS), (Fault.RESET, Source.PROMETHEUS), (Fault.DUPLICATE, Source.PROMETHEUS))
+HARMLESS: Final = (
+    (Fault.RESET, Source.PODS),
+    (Fault.RESET, Source.PROMETHEUS),
+    (Fault.DUPLICATE, Source.PROMETHEUS),  # it keeps the first of two samples
+    (Fault.CLOCK, Source.PROMETHEUS),
+)
 
 # What the condition and the record must name, one of them.
 REASONS: Final[dict[tuple[Source, Fault], tuple[str, ...]]] = {

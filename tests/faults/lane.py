@@ -22,7 +22,7 @@ from tests.crash.world import World
 from tests.e2e.daemon import Daemon
 from tests.e2e.workload import manifest
 from tests.faults.cells import Cell, Fault, Source
-from tests.faults.page import autoscaling
+from tests.faults.page import HOUR_S, autoscaling
 from tests.faults.servers import PodServers
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.prometheus import Prometheus
@@ -90,7 +90,7 @@ class Lane:
             prometheus = Prometheus(self._cluster, namespace, self._directory / "prometheus", limits=limits)
             self._prometheus = stack.enter_context(prometheus)
             self._proxy = stack.enter_context(PrometheusProxy(prometheus.url))
-            asked = self._proxy if self._has(Fault.PARTIAL) else prometheus
+            asked = self._proxy if self._has(Fault.PARTIAL) or self._has(Fault.CLOCK) else prometheus
             config |= {"signals": {"source": "prometheus"}, "prometheus": {"url": asked.url, "scrapeInterval": "1s"}}
         self._daemon = Daemon(self._cluster, namespace, self._directory, config)
         self._world = stack.enter_context(World(self._cluster, namespace))
@@ -151,6 +151,8 @@ class Lane:
             seen = {pod for _, pod, number in self._servers.pods() if number == 0}
             self._the_proxy.hidden = lambda labels: labels.get("pod") not in seen
             self._the_proxy.warns = True
+        elif self._has(Fault.CLOCK):
+            self._the_proxy.ahead_s = HOUR_S
         elif self._has(Fault.GONE) or self._has(Fault.HOLES):
             self._the_prometheus.kill()
         else:
@@ -165,6 +167,8 @@ class Lane:
             if self._has(Fault.GONE):
                 self._the_prometheus.start()
             return
+        if self._has(Fault.CLOCK):
+            self._the_proxy.ahead_s = -HOUR_S
         dead = self._of(Fault.ONE_DEAD)
         rest = [name for name in self._cells if name not in dead]
         self._servers.load(dead, MORE, lambda number: number > 0)
@@ -174,7 +178,7 @@ class Lane:
 
     def _end(self) -> None:
         if self._proxy is not None:
-            self._proxy.warns = False
+            self._proxy.warns, self._proxy.ahead_s = False, 0.0
             self._proxy.hidden = lambda labels: False
         self._servers.fault(self._cells, None)
         self._servers.load(self._cells, SHARE)

@@ -121,6 +121,7 @@ class PodServers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._loop.do(self._close())
         self._loop.stop()
 
     def load(self, workloads: Iterable[str], share: float, only: Numbers = every) -> None:
@@ -139,6 +140,12 @@ class PodServers:
             if server.pod.workload in chosen and only(server.shown.number):
                 change(server.shown)
                 await server.reconcile()
+
+    async def _close(self) -> None:
+        """The cluster hands addresses out again, so no listener may stay."""
+        self._running.cancel()
+        for server in self._servers.values():
+            server.close()
 
     def _begin(self) -> None:
         self._running = asyncio.get_running_loop().create_task(self._run())

@@ -25,6 +25,7 @@ from tests.faults.cells import Cell, Fault, Source
 from tests.faults.page import HOUR_S, autoscaling
 from tests.faults.servers import PodServers
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.errors import WaitError
 from tests.realcluster.prometheus import Prometheus
 from tests.realcluster.prometheus_proxy import PrometheusProxy
 
@@ -281,7 +282,7 @@ class Lane:
                     notes[each["regarding"]["name"]] = each.get("note", "")
             return all(found[name, "MetricsRecovered"] for name in names)
 
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(WaitError):
             self._cluster.wait_for(all_there, "the events of recovery", WITHIN_S)
         for name in names:
             for reason in ("MetricsUnavailable", "MetricsRecovered"):

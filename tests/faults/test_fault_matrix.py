@@ -21,7 +21,8 @@ APPLY = [cell for cell in CELLS if why_not(cell) is None]
 
 @pytest.fixture(scope="module")
 def results(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[Cell, Result]:
-    found = matrix.run(cluster, CELLS, tmp_path_factory.mktemp("faults"))
+    at_once = 6 if len(CELLS) < len(every()) else matrix.AT_ONCE
+    found = matrix.run(cluster, CELLS, tmp_path_factory.mktemp("faults"), at_once=at_once)
     print(found.table())
     print(found.verdict())
     return {each.cell: each for each in found.results}

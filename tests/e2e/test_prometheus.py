@@ -133,7 +133,7 @@ def test_a_slow_prometheus_is_one_that_is_away_until_its_answers_come_in_time(
         servers.set_load(namespace, "llama", concurrency=0, slots=100)
         assert workload.never(4, 12) == {4}
         servers.set_load(namespace, "llama", concurrency=25, slots=100)
-        proxy.delay_s = 1.0  # slow, and in time
+        proxy.delay_s = 0.6  # slow, and in time
         workload.wait_condition("Fallback", "False", "MetricsFresh")
         workload.never(4, 7)
         servers.set_load(namespace, "llama", concurrency=46, slots=100)
@@ -154,8 +154,7 @@ def test_restarted_with_holes_under_changing_load_it_lowers_nothing_that_the_loa
         before = workload.replicas()
         assert min(workload.never(min(before, needs), hole_s)) == before, "nothing is seen, so nothing moves"
         prometheus.start()
-        if needs > before:
-            workload.wait_replicas(needs)
+        workload.wait_replicas(needs, timeout_s=60)
         workload.never(needs, 5)
     workload.wait_condition("Fallback", "False", "MetricsFresh")
     servers.set_load(namespace, "llama", concurrency=6, slots=200)

@@ -141,7 +141,7 @@ def test_a_slow_prometheus_is_one_that_is_away_until_its_answers_come_in_time(
         assert len(workload.events("MetricsUnavailable")) == lost + 1
         servers.set_load(namespace, "llama", concurrency=46, slots=100)
         workload.wait_replicas(7)
-    assert [line["reason"] for line in daemon.log_lines("prometheus.failed")] == ["time-out"]
+        assert [line["reason"] for line in daemon.log_lines("prometheus.failed")] == ["time-out"]
 
 
 def test_restarted_with_holes_under_changing_load_it_lowers_nothing_that_the_load_needs(

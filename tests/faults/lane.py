@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tests.crash.world import World
+from tests.crash.world import WORKLOAD_LABEL, World
 from tests.e2e.daemon import Daemon
 from tests.e2e.workload import manifest
 from tests.faults.cells import Cell, Fault, Source
@@ -59,6 +59,8 @@ class Lane:
         self._say = say
         self._began = time.monotonic()
         self._fault_at = 0.0  # Unix seconds
+        self._deployments: dict[str, dict[str, Any]] = {}  # by workload, as last looked at
+        self._workloads: dict[str, dict[str, Any]] = {}
         self._problems: dict[str, list[str]] = defaultdict(list)
         self._prometheus: Prometheus | None = None
         self._proxy: PrometheusProxy | None = None
@@ -196,23 +198,26 @@ class Lane:
 
     # --- what is seen ---
 
-    def _object(self, name: str) -> dict[str, Any]:
-        """The revision's Deployment; LookupError before there is one."""
-        return self._world.objects("Deployment", name)[0]
+    def _look(self) -> None:
+        """All objects at once: there are hundreds."""
+        found = self._world.objects("Deployment")
+        self._deployments = {each["metadata"]["labels"][WORKLOAD_LABEL]: each for each in found}
+        self._workloads = {each["metadata"]["name"]: each for each in self._world.objects("InferenceWorkload")}
 
     def _count(self, name: str) -> int:
-        count: int = self._object(name)["spec"]["replicas"]
+        """As written; LookupError before there is a revision."""
+        count: int = self._deployments[name]["spec"]["replicas"]
         return count
 
     def _condition(self, name: str, kind: str) -> dict[str, str]:
-        conditions = self._world.workload(name).get("status", {}).get("conditions", ())
+        conditions = self._workloads[name].get("status", {}).get("conditions", ())
         return next((each for each in conditions if each["type"] == kind), {})
 
     def _trusted(self, name: str) -> bool:
         return self._condition(name, "Fallback").get("reason") == "MetricsFresh"
 
     def _healthy(self, name: str) -> bool:
-        ready = self._object(name).get("status", {}).get("readyReplicas", 0)
+        ready = self._deployments[name].get("status", {}).get("readyReplicas", 0)
         return self._count(name) == ready == FIRST and self._trusted(name)
 
     def _told(self, name: str) -> bool:
@@ -227,13 +232,16 @@ class Lane:
     def _until(self, names: Iterable[str], holds: Callable[[str], bool], what: str) -> None:
         """Waits for all of them; those that do not come have a problem, and the others go on."""
         waiting, end = set(names), time.monotonic() + WITHIN_S
-        while waiting:
-            with contextlib.suppress(LookupError):
-                waiting -= {name for name in sorted(waiting) if holds(name)}
-            if time.monotonic() > end:
-                break
-            time.sleep(0.2)
+        while waiting and time.monotonic() < end:
+            self._look()
+            for name in sorted(waiting):
+                with contextlib.suppress(LookupError):
+                    waiting -= {name} if holds(name) else set()
+            time.sleep(0.5)
         for name in sorted(waiting):
+            if name not in self._deployments:
+                self._problems[name].append(f"no revision within {WITHIN_S:g} s")
+                continue
             seen = {kind: self._condition(name, kind).get("message", "") for kind in ("Fallback", "ScalingActive")}
             self._problems[name].append(f"not within {WITHIN_S:g} s: {what}; {self._count(name)} replicas, {seen}")
 

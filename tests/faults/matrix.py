@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults.cells import OF_PROMETHEUS, SIGNALS, Cell, Fault, Source, every, why_not
+from tests.faults.cells import OF_PAGES, OF_PROMETHEUS, SIGNALS, Cell, Fault, Source, every, why_not
 from tests.faults.lane import Lane, Result
 from tests.realcluster import assets, sandbox, session
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.errors import AssetError
 
 AT_ONCE: Final = 3  # lanes
+FAULTS_A_LANE: Final = 5  # of pages: 50 workloads of three or four pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,11 @@ def run(
 
 
 def _lanes(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """What may stand beside each other: the faults of pages, and each fault of Prometheus by itself."""
-    groups: dict[tuple[Source, Fault | None], list[Cell]] = {}
+    """What may stand beside each other: a few faults of pages, and each fault of Prometheus by itself."""
+    groups: dict[tuple[Source, Fault | int], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.source, cell.fault if cell.fault in OF_PROMETHEUS else None), []).append(cell)
+        place = cell.fault if cell.fault in OF_PROMETHEUS else OF_PAGES.index(cell.fault) // FAULTS_A_LANE
+        groups.setdefault((cell.source, place), []).append(cell)
     return list(groups.values())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -31,6 +32,13 @@ Numbers = Callable[[int], bool]
 
 def every(number: int) -> bool:
     return True
+
+
+def _raise_open_files() -> None:
+    """Each pod is a listener and a connection or two; the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Server:

@@ -45,6 +45,9 @@ class Result:
     cell: Cell
     problems: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{'FAIL' if self.problems else 'ok'} {self.cell}: {'; '.join(self.problems)}"
+
 
 class Lane:
     """`run` is all of it. The faults of one lane are those of pages, or a single one of Prometheus itself."""
@@ -77,7 +80,11 @@ class Lane:
                 self._problems[name].append(f"the lane broke: {type(error).__name__}: {str(error)[:500]}")
         finally:
             self._cluster.delete_namespace(namespace)
-        return [Result(cell, tuple(self._problems[name])) for name, cell in self._cells.items()]
+        results = [Result(cell, tuple(self._problems[name])) for name, cell in self._cells.items()]
+        for each in results:
+            if each.problems:  # now: a run may be ended before its last lane
+                self._say(str(each))
+        return results
 
     # --- what runs ---
 
@@ -283,7 +290,7 @@ class Lane:
         def all_there() -> bool:
             found.clear()
             for each in self._cluster.get(path)["items"]:
-                if datetime.fromisoformat(each["eventTime"]).timestamp() < self._fault_at:
+                if not each["reason"].startswith("Metrics") or _written_at(each) < self._fault_at:
                     continue  # of the start: a Prometheus takes a while to find new pods
                 found[each["regarding"]["name"], each["reason"]] += 1
                 if each["reason"] == "MetricsUnavailable":
@@ -302,6 +309,11 @@ class Lane:
     def _step(self, what: str) -> None:
         bad = sum(1 for each in self._problems.values() if each)
         self._say(f"{time.monotonic() - self._began:5.0f} s  {self.name}: {what}; {bad} of {len(self._cells)} red")
+
+
+def _written_at(event: dict[str, Any]) -> float:
+    """Unix seconds."""
+    return datetime.fromisoformat(event["eventTime"]).timestamp()
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ class Matrix:
 
     def verdict(self) -> str:
         """What went wrong, what does not apply and why, and the last line: cells passed/total."""
-        lines = [f"FAIL {each.cell}: {'; '.join(each.problems)}" for each in self.failed]
+        lines = [str(each) for each in self.failed]
         reasons: dict[str, list[Cell]] = {}
         for cell, why in self.not_applicable:
             reasons.setdefault(why, []).append(cell)

@@ -15,7 +15,7 @@ from autoscaler.model.workload import ScalingSpec
 from autoscaler.scaling import kpa
 
 SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
-GAP_S: Final = 2.0  # a longer silence between two samples leaves a hole in the windows
+GAP_S: Final = 2.0  # a longer silence between two samples leaves a hole in the windows; one second is repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class PolicyState:
     memory: kpa.KpaState
     delay_s: float  # that the memory was made for
     last_sample_at: float | None = None
+    last_value: float = 0.0  # as recorded then
     trusted_since: float | None = None  # every ready pod fresh and no hole since then
 
 
@@ -126,15 +127,18 @@ def _record(state: PolicyState, reading: Reading | None, ready: int) -> PolicySt
     if reading is None or reading.quality is Quality.ABSENT:
         return replace(state, trusted_since=None)
     windows, last, since = state.windows, state.last_sample_at, state.trusted_since
+    value = state.last_value
     factor = ready if state.signal.shape is Shape.LEVEL else 1
     for sample in reading.samples:
         if last is None or sample.at_s > last:
-            windows = windows.record(sample.at_s, sample.value * factor)
+            if last is not None and 1.0 < sample.at_s - last <= GAP_S:
+                windows = windows.record(last + 1.0, value)  # a second that we slept through is not one of nothing
             since = None if last is not None and sample.at_s - last > GAP_S else since
-            last = sample.at_s
+            last, value = sample.at_s, sample.value * factor
+            windows = windows.record(last, value)
     whole = reading.quality is Quality.FRESH and reading.pods_expected >= ready
     since = (last if since is None else since) if whole else None
-    return replace(state, windows=windows, last_sample_at=last, trusted_since=since)
+    return replace(state, windows=windows, last_sample_at=last, last_value=value, trusted_since=since)
 
 
 def _arithmetic(signal: SignalSpec, result: kpa.KpaResult) -> str:

@@ -155,6 +155,8 @@ def _missing(facts: Facts) -> str:
     used = next((each for each in may_lower if each.quality is facts.decision.quality), next(iter(may_lower), None))
     fresh, expected = (used.pods_fresh, used.pods_expected) if used else (0, facts.counts.ready)
     name = used.name if used else "metrics"
+    if expected == fresh:  # every pod has a first page, and nothing was drawn from them yet
+        return f"no value of {name} yet: no scale-down until there is one"
     faults = f" ({'; '.join(facts.decision.faults[:3])})" if facts.decision.faults else ""
     return (
         f"{expected - fresh} of {expected} pods have no fresh page with {name}{faults}: no scale-down until they have"

@@ -28,6 +28,7 @@ class PolicyState:
     memory: kpa.KpaState
     delay_s: float  # that the memory was made for
     last_sample_at: float | None = None
+    last_value: float = 0.0  # as recorded then
     trusted_since: float | None = None  # every ready pod fresh and no hole since then
     ready: int = 0  # at the last decision
     fewer_since: float | None = None  # when that number last became smaller
@@ -53,7 +54,7 @@ def ask(
     reading = signals.readings.get(signal.name) if signals else None
     kept = None if _clock_set_back(state, reading) else state
     fitted = _fitted(scaling, signal, kept, ready, now)
-    windows, last, since = _recorded(fitted, reading, ready)
+    windows, last, value, since = _recorded(fitted, reading, ready)
     averages = windows.averages(_as_of(last, now))
     stable, panic = averages if averages else (None, None)
     fewer_since = now if ready < fitted.ready else fitted.fewer_since
@@ -75,7 +76,7 @@ def ask(
         desired=result.desired,
         arithmetic=_arithmetic(signal, result, demand.origin if demand else ""),
     )
-    known = PolicyState(fitted.signal, windows, memory, fitted.delay_s, last, since, ready, fewer_since)
+    known = PolicyState(fitted.signal, windows, memory, fitted.delay_s, last, value, since, ready, fewer_since)
     return known, Answer(read, memory.panicking)
 
 
@@ -145,23 +146,26 @@ def _measured(signal: SignalSpec) -> tuple[str, str, Shape]:
 
 def _recorded(
     state: PolicyState, reading: Reading | None, ready: int
-) -> tuple[kpa.KpaWindows, float | None, float | None]:
-    """(windows with the new samples, time of the newest, trusted since). A level counts once per ready replica.
+) -> tuple[kpa.KpaWindows, float | None, float, float | None]:
+    """(windows with the new samples, time and value of the newest, trusted since). A level counts once per replica.
 
     Also keeps how long the windows have held nothing but the truth: a hole reads as zeros, and samples without some
     pod's share read low, for as long as they are in the window.
     """
     if reading is None or reading.quality is Quality.ABSENT:
-        return state.windows, state.last_sample_at, None
+        return state.windows, state.last_sample_at, state.last_value, None
     windows, last, since = state.windows, state.last_sample_at, state.trusted_since
+    value = state.last_value
     factor = ready if state.signal.shape is Shape.LEVEL else 1
     for sample in _newer(reading.samples, last):
-        windows = windows.record(sample.at_s, sample.value * factor)
+        if last is not None and 1.0 < sample.at_s - last <= cliffs.GAP_S:
+            windows = windows.record(last + 1.0, value)  # a second that we slept through is not one of nothing
         since = None if last is not None and sample.at_s - last > cliffs.GAP_S else since
-        last = sample.at_s
+        last, value = sample.at_s, sample.value * factor
+        windows = windows.record(last, value)
     whole = reading.quality is Quality.FRESH and reading.pods_expected >= ready
     since = (last if since is None else since) if whole else None
-    return windows, last, since
+    return windows, last, value, since
 
 
 def _newer(samples: Sequence[Sample], than: float | None) -> Sequence[Sample]:

@@ -42,6 +42,8 @@ class Fault(StrEnum):
     NEGATIVE = "negative"
     ABSURD = "absurdly large"  # e.g. an unsigned counter that went below zero, or a share that is a percentage
     MALFORMED = "malformed"  # a line of the series cannot be read
+    PRINTED_TWICE = "printed twice"  # one series, two samples on one page: nobody can say which is true
+    DATED_OTHERWISE = "dated otherwise"  # by its own timestamp a sample is of another time than ours
     TOO_MANY_SERIES = "too many series"
     UNKNOWN_ENGINE = "unknown engine"
     ONE_PAGE_ONLY = "one page only"  # a rate needs two

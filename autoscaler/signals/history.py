@@ -50,7 +50,9 @@ class Track:
             return
         if elapsed_s > 0:
             grown = increase(self.counts, counts)
-            self.value, self.at_s = grown / elapsed_s, at_s
+            # What was counted after the page before and was lost with a restart, nobody knows: the rate is no lower.
+            least = (self.value or 0.0) if began_anew(self.counts, counts) else 0.0
+            self.value, self.at_s = max(grown / elapsed_s, least), at_s
             if grown > 0:
                 self.increases.append((at_s, grown))
                 del self.increases[:-_MAX_INCREASES]
@@ -95,6 +97,11 @@ def increase(before: Mapping[bytes, float], after: Mapping[bytes, float]) -> flo
         earlier = before.get(labels, 0.0)
         grown += count - earlier if count >= earlier else count
     return grown
+
+
+def began_anew(before: Mapping[bytes, float], after: Mapping[bytes, float]) -> bool:
+    """Is a count smaller than it was?"""
+    return any(count < before.get(labels, 0.0) for labels, count in after.items())
 
 
 class PodHistory:

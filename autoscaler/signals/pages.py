@@ -22,6 +22,8 @@ MAX_SERIES: Final = 2_000
 MOST_VALUE: Final = 1e15  # no count, rate or number of tokens of one pod comes near it
 MOST_SHARE: Final = 2.0  # a larger one is a percentage, or something else: nobody knows what one replica carries
 MAX_BUCKETS: Final = 256
+# How far a timestamp that a pod prints may be from our clock: what collects for others is some seconds late.
+STAMP_OFF_S: Final = 15.0
 ACTIVITY: Final = "activity"
 
 
@@ -81,12 +83,12 @@ def _sources(words: EngineWords | None, quantities: tuple[Quantity, ...]) -> tup
     return lacking[0] if lacking else tuple(words.sources[quantity] for quantity in quantities)
 
 
-def read_page(page: bytes, plan: Plan) -> PageValues:
-    """Everything that the plan asks of the page, or why not."""
+def read_page(page: bytes, plan: Plan, now_s: float) -> PageValues:
+    """Everything that the plan asks of the page that came at this instant, or why not."""
     values = PageValues()
     for source in plan.sources:
         spelling, found = _newest_present(page, source)
-        fault = found.fault or _unfit(found, source) or _store(values, source, page, spelling, found)
+        fault = found.fault or _unfit(found, source, now_s) or _store(values, source, page, spelling, found)
         if fault is not None:
             values.faults[source.key] = fault
     return values
@@ -108,9 +110,13 @@ def _spellings(source: Source) -> tuple[bytes, ...]:
     return source.names
 
 
-def _unfit(found: Scanned, source: Source) -> Fault | None:
+def _unfit(found: Scanned, source: Source, now_s: float) -> Fault | None:
     if len(found.samples) > MAX_SERIES:
         return Fault.TOO_MANY_SERIES
+    if any(not abs(stamp / 1000 - now_s) <= STAMP_OFF_S for stamp in found.stamps_ms):
+        return Fault.DATED_OTHERWISE  # a page that is shown again may look idle, and say nothing of now
+    if len(dict(found.samples)) < len(found.samples):
+        return Fault.PRINTED_TWICE
     most = most_of(source)
     return next((fault for _, value in found.samples if (fault := unfit(value, most)) is not None), None)
 

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -21,7 +21,7 @@ from autoscaler.model.workload import Engine, WorkloadKey
 from autoscaler.signals.aggregates import Labels, PodName, Shown, by_quantity, expression, kind_of, shown_by_pod
 from autoscaler.signals.engines import ENGINES, NEEDS, Kind, Source
 from autoscaler.signals.faults import Fault
-from autoscaler.signals.history import PodHistory
+from autoscaler.signals.history import PodHistory, Track
 from autoscaler.signals.pages import PageValues, Plan, plan_for
 from autoscaler.signals.prometheus import Access, Answer, Failure, PrometheusClient
 from autoscaler.signals.readings import MAX_FAULTS, WorkloadReadings
@@ -254,13 +254,25 @@ def _store(values: PageValues, source: Source, shown: Shown) -> None:
 
 
 def _keep_the_higher(values: PageValues, history: PodHistory) -> None:
-    """A gauge without some of its ranks is too low, and a counter without them looks like one that began anew."""
+    """Of an answer that may lack some of a pod's ranks, what can only raise.
+
+    A gauge without them is too low. A count without one of them is smaller by all that this one ever counted, and looks
+    like one that began anew; one that is not smaller lacks nothing.
+    """
     for key, value in values.gauges.items():
         track = history.tracks.get(key)
         values.gauges[key] = max(value, (track.value if track is not None else None) or 0.0)
-    values.faults.update(dict.fromkeys([*values.counters, *values.buckets], Fault.PARTIAL_ANSWER))
-    values.counters.clear()
-    values.buckets.clear()
+    for counts in (values.counters, values.buckets):
+        for key in [key for key, found in counts.items() if _may_lack(history.tracks.get(key), found)]:
+            del counts[key]
+            values.faults[key] = Fault.PARTIAL_ANSWER
+
+
+def _may_lack(track: Track | None, found: Mapping[Any, float]) -> bool:
+    if track is None or track.counted_at_s is None:
+        return True
+    known: Mapping[Any, float] = track.counts or track.buckets
+    return any(found.get(part, 0.0) < count for part, count in known.items())
 
 
 def _partial(signals: WorkloadSignals) -> WorkloadSignals:

@@ -236,7 +236,8 @@ class PodScraper:
         plan = _plan(visit.target, visit.history, page)
         if plan is None:
             return Fault.UNKNOWN_ENGINE
-        visit.history.observe(plan, read_page(page, plan), self._clock(), self._window_s)
+        now_s = self._clock()
+        visit.history.observe(plan, read_page(page, plan, now_s), now_s, self._window_s)
         return None
 
 

@@ -40,7 +40,7 @@ def read(*pages: str, seconds: float = 2.0) -> tuple[Engine | None, WorkloadSign
     workload = WorkloadReadings(target, 60.0)
     at_s = 10.0
     for page in pages:
-        workload.pods["u"].observe(plan, read_page(page.encode(), plan), at_s, 60.0)
+        workload.pods["u"].observe(plan, read_page(page.encode(), plan, at_s), at_s, 60.0)
         at_s += seconds
     workload.sample(at_s - seconds, at_s - seconds, 1.0)
     return engine, workload.signals(at_s - seconds, 1.0)

@@ -60,7 +60,7 @@ async def test_every_engine_says_the_same_by_prometheus_as_on_its_page(scraping:
         await client.close()
     checked = 0
     for name, plan in plans.items():
-        page = read_page(SHOWN[name].encode(), plan)
+        page = read_page(SHOWN[name].encode(), plan, 0.0)
         for source in plan.sources:
             shown = told[source].get((NAMESPACE, name))
             if source.key in page.faults:

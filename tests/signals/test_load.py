@@ -78,7 +78,7 @@ def test_the_page_says_what_the_queue_holds_and_the_general_parser_reads_it() ->
     replica = made.replicas["a"]
     page = vllm_page(replica, 10.0, "m", ranks=2)
     signals = ("latency", "ttft", "itl", "kv-cache", "tokens")
-    values = read_page(page, plan_for(Engine.VLLM, signals))
+    values = read_page(page, plan_for(Engine.VLLM, signals), 0.0)
     assert values.faults == {}
     assert values.gauges[Quantity.RUNNING] == len(replica.running)
     assert values.gauges[Quantity.WAITING] == len(replica.waiting)
@@ -113,7 +113,7 @@ def test_a_spoilt_page_has_no_usable_value(fault: PageFault, reason: str) -> Non
     made = workload(Offer(rps=3), "a")
     made.advance(5.0)
     page = vllm_page(made.replicas["a"], 5.0, "m", fault)
-    values = read_page(page, plan_for(Engine.VLLM, ("concurrency", "latency")))
+    values = read_page(page, plan_for(Engine.VLLM, ("concurrency", "latency")), 0.0)
     assert set(values.faults.values()) == {reason}
     assert len(values.faults) == 4
 

@@ -27,7 +27,7 @@ class Pods:
 
     def page(self, pod: int, at_s: float, page: bytes) -> None:
         plan = plan_for(self.engine, self.workload.target.wanted)
-        self.workload.pods[f"uid-{pod}"].observe(plan, read_page(page, plan), at_s, WINDOW_S)
+        self.workload.pods[f"uid-{pod}"].observe(plan, read_page(page, plan, at_s), at_s, WINDOW_S)
 
     def measures(self, now_s: float) -> dict[Measure, float]:
         return dict(self.workload.signals(now_s, 1.0).measures)

@@ -31,6 +31,7 @@ from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
+from autoscaler.controller.recall import Recall
 from autoscaler.controller.specs import Operator
 from autoscaler.reload import Refused, Reload
 from autoscaler.settings.config import Config, Source
@@ -40,6 +41,7 @@ from autoscaler.signals.prometheus_pods import PrometheusPods
 from autoscaler.signals.scraper import PodScraper
 from autoscaler.wiring import (
     access_of,
+    kept_of,
     labels_of,
     operator_of,
     page_urls,
@@ -210,8 +212,9 @@ class Daemon:
         self._pages = ActivationPages(page_urls(config), clock.now)
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
+        self._recall = Recall(clock.now, kept_of(config.prometheus))
         self._cycle = Cycle(
-            self._tenure, store, self._signals, self._pages, self._events, operator, clock.now, statuses
+            self._tenure, store, self._signals, self._pages, self._events, operator, clock.now, statuses, self._recall
         )
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
@@ -235,6 +238,7 @@ class Daemon:
                 "election": self._election.run,
                 "signals": self._signals.run,
                 "pages": self._pages.run,
+                "recall": self._recall.run,
                 "events": self._events.run,
                 "reload": self._reload.run,
             }
@@ -285,6 +289,7 @@ class Daemon:
         """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
         self._pages.set_pages(page_urls(config))
         _limit(self._signals, config)
+        self._recall.kept = kept_of(config.prometheus)
         self._cycle.reconfigure(operator, statuses_per_cycle(config))
         self._budget.set(config.writes.budget_per_second)
         self._loop.set_tick(config.tick)

@@ -13,6 +13,7 @@ import msgspec
 
 from autoscaler.cluster.inferenceworkload import Spec
 from autoscaler.cluster.lease import Terms
+from autoscaler.controller.recall import Kept
 from autoscaler.controller.specs import DEFAULT_POOL, Operator
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
@@ -121,6 +122,12 @@ def _path(text: str | None) -> Path | None:
 
 def labels_of(prometheus: Prometheus) -> Labels:
     return Labels(prometheus.labels.namespace, prometheus.labels.pod, tuple(sorted(prometheus.match.items())))
+
+
+def kept_of(prometheus: Prometheus) -> Kept | None:
+    """Where the past of the workloads is kept; None where nobody keeps it."""
+    access = access_of(prometheus)
+    return None if access is None else Kept(access, labels_of(prometheus), prometheus.scrape_interval)
 
 
 def page_urls(config: Config) -> dict[str, str]:

@@ -1,0 +1,206 @@
+"""After a start: what a Prometheus kept of the workloads becomes the memory that the process before took with it.
+
+Read once for each workload, as soon as its live samples have begun, so that past and present meet without a hole.
+Holes, warnings and failures leave the memory as it is without: nothing is lowered for a stable window. Runs beside the
+cycles, which wait for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from autoscaler.controller.snapshot import Snapshot, Subject, scrape_targets
+from autoscaler.model.workload import ScalingSpec, WorkloadKey
+from autoscaler.scaling.policy import PolicyState
+from autoscaler.scaling.warming import wanted_s, warmed
+from autoscaler.signals.aggregates import Labels, expression
+from autoscaler.signals.past import Past, doubled, knowable, presence
+from autoscaler.signals.prometheus import Access, Answer, Failure
+from autoscaler.signals.range_reader import RangeReader, Ranges
+from autoscaler.signals.targets import ScrapeTarget
+
+PATIENCE_S: Final = 5.0  # for workloads whose live samples have not begun
+READ_WITHIN_S: Final = 4.0  # each query
+RECALL_WITHIN_S: Final = 12.0  # all of it: the live samples of 16 s are kept, and must reach back to what was read
+LEAD_INTERVALS: Final = 4  # a rate needs two samples, and a sample is fresh for three intervals
+MOST_POINTS: Final = 1_000_000  # about 15 s of CPU, in small pieces; beyond it the windows are left to warm up
+SLICE_POINTS: Final = 100_000  # of one answer: about 3 MB
+
+log = structlog.get_logger()
+States = tuple[PolicyState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where the past is kept, and how dense."""
+
+    access: Access
+    labels: Labels
+    interval_s: float
+
+
+class _NotKnown(Exception):
+    """Why the past cannot be used: a reason, and what it is about."""
+
+
+class Recall:
+    """`clock` gives Unix seconds. `kept` None: there is no Prometheus, and nothing is recalled."""
+
+    def __init__(self, clock: Callable[[], float], kept: Kept | None) -> None:
+        self._clock = clock
+        self.kept = kept
+        self._begun_at: float | None = None  # when these workloads were first looked at
+        self._looked_at = -math.inf
+        self._asked: set[WorkloadKey] = set()
+        self._wanted: dict[WorkloadKey, tuple[ScrapeTarget, ScalingSpec]] = {}
+        self._found: dict[WorkloadKey, States] = {}
+        self._go = asyncio.Event()
+
+    def look(self, seen: Snapshot) -> None:
+        """Every cycle. Begins to read where there is something to read and it is not too late to be of use."""
+        if self.kept is None or self._wanted:
+            return
+        begun_at = self._begun_at = seen.at_s if self._begun_at is None else self._begun_at
+        targets = scrape_targets(seen)
+        pending = [
+            each
+            for each in seen.subjects
+            if each.key in targets
+            and each.key not in self._asked
+            and seen.at_s - begun_at < each.spec.scaling.kpa.stable_window_s
+        ]
+        living = [each for each in pending if _lives(each)]
+        patient = seen.at_s - max(begun_at, self._looked_at) < PATIENCE_S
+        if not living or (patient and len(living) < len(pending)):
+            return
+        self._looked_at = seen.at_s
+        self._asked |= {each.key for each in living}
+        self._wanted = {
+            each.key: (targets[each.key], each.spec.scaling) for each in living if knowable(targets[each.key])
+        }
+        self._go.set()
+
+    def take(self) -> Mapping[WorkloadKey, States]:
+        """What was recalled since it was last taken."""
+        found, self._found = self._found, {}
+        return found
+
+    def rest(self) -> None:
+        """Somebody else leads; a tenure to come recalls anew."""
+        self._begun_at, self._looked_at = None, -math.inf
+        self._asked.clear()
+        self._found = {}
+
+    async def run(self) -> None:
+        while True:
+            await self._go.wait()
+            self._go.clear()
+            wanted, begun_at = self._wanted, self._begun_at
+            try:
+                if wanted and self.kept is not None:
+                    found = await self._within_time(wanted, self.kept)
+                    self._found |= found if begun_at == self._begun_at else {}
+            finally:
+                self._wanted = {}
+
+    async def _within_time(
+        self, wanted: Mapping[WorkloadKey, tuple[ScrapeTarget, ScalingSpec]], kept: Kept
+    ) -> Mapping[WorkloadKey, States]:
+        reader, started_s = RangeReader(kept.access, READ_WITHIN_S), self._clock()
+        try:
+            async with asyncio.timeout(RECALL_WITHIN_S):
+                found = await self._recall(wanted, kept, reader)
+        except _NotKnown as why:
+            log.warning("windows.not_recalled", reason=why.args[0], detail=why.args[1])
+            return {}
+        except TimeoutError:
+            log.warning("windows.not_recalled", reason=f"not done within {RECALL_WITHIN_S:.0f} s", detail="")
+            return {}
+        except Exception:  # whatever an answer holds must not end the daemon
+            log.exception("windows.not_recalled")
+            return {}
+        finally:
+            reader.close()
+        log.info("windows.recalled", workloads=len(found), took_s=round(self._clock() - started_s, 2))
+        return found
+
+    async def _recall(
+        self, wanted: Mapping[WorkloadKey, tuple[ScrapeTarget, ScalingSpec]], kept: Kept, reader: RangeReader
+    ) -> Mapping[WorkloadKey, States]:
+        asked_at_s = self._clock()
+        its_now = _good(await reader.query("time()")).at_s
+        assert its_now is not None  # a scalar has an instant
+        offset_s = asked_at_s - its_now  # taken before the question, so that samples rather look old
+        targets = {key: target for key, (target, _) in wanted.items()}
+        step_s, end_s = max(1, round(kept.interval_s)), math.floor(its_now)
+        trial = Past(targets, kept.labels, kept.interval_s, 0.0)
+        sources = [source for group in trial.groups for source in group]
+        twice = _good(await reader.query(doubled(sources, kept.labels)))
+        odd = {(each.labels.get(kept.labels.namespace), each.labels.get(kept.labels.pod)) for each in twice.series}
+        targets = {
+            key: each for key, each in targets.items() if not any((key.namespace, p.name) in odd for p in each.pods)
+        }
+        if len(targets) < len(wanted):
+            log.warning("windows.scraped_twice", workloads=sorted(map(str, wanted.keys() - targets.keys()))[:5])
+        scalings = {key: wanted[key][1] for key in targets}
+        pods = sum(len(each.pods) for each in targets.values())
+        steps = _steps(list(scalings.values()), pods * 2 * max(1, len(trial.groups)), step_s, kept.interval_s)
+        instants = range(end_s - (steps - 1) * step_s, end_s + 1, step_s)
+        past = Past(targets, kept.labels, kept.interval_s, instants[0] + offset_s)
+        questions = [*(expression(group, kept.labels) for group in past.groups), presence(kept.labels)]
+        at_once = max(1, SLICE_POINTS // max(1, pods * 2))
+        for begin in range(0, len(instants), at_once):
+            part = instants[begin : begin + at_once]
+            answers = await asyncio.gather(
+                *(reader.query_range(question, part[0], part[-1], step_s) for question in questions)
+            )
+            *ranges, present = [_whole(each) for each in answers]
+            await past.feed(ranges, present, part, step_s, offset_s)
+        found = {}
+        for key, scaling in scalings.items():
+            if states := warmed(scaling, past.moments[key]):
+                found[key] = states
+            await asyncio.sleep(0)
+        return found
+
+
+def _lives(subject: Subject) -> bool:
+    signals = subject.observation.signals
+    return signals is not None and all(
+        each.name in signals.readings and signals.readings[each.name].samples for each in subject.spec.scaling.signals
+    )
+
+
+def _good(answer: Answer | Failure) -> Answer:
+    if isinstance(answer, Failure):
+        raise _NotKnown(answer.reason, answer.detail)
+    if answer.warnings:
+        raise _NotKnown("partial answer", answer.warnings[0])
+    return answer
+
+
+def _whole(ranges: Ranges | Failure) -> Ranges:
+    if isinstance(ranges, Failure):
+        raise _NotKnown(ranges.reason, ranges.detail)
+    if ranges.warnings:
+        raise _NotKnown("partial answer", ranges.warnings[0])
+    return ranges
+
+
+def _steps(scalings: Sequence[ScalingSpec], points_a_step: int, step_s: int, interval_s: float) -> int:
+    """How many steps to read: as far back as asked for, as long as that is not too much."""
+    if not scalings:
+        raise _NotKnown("no workload", "")
+    lead_s = LEAD_INTERVALS * interval_s
+    asked = math.ceil((max(map(wanted_s, scalings)) + lead_s) / step_s) + 1
+    steps = min(asked, MOST_POINTS // max(1, points_a_step))
+    least_s = max(each.kpa.stable_window_s for each in scalings) + lead_s
+    if steps * step_s < least_s:
+        raise _NotKnown("too much to read", f"{points_a_step} points for each of {asked} steps")
+    return steps

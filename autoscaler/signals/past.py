@@ -168,7 +168,7 @@ def knowable(target: ScrapeTarget) -> bool:
 
 
 def doubled(sources: Sequence[Source], labels: Labels) -> str:
-    """The query that names pods of which Prometheus has a series of these twice: two jobs scrape it, sums read double."""
+    """The query that names pods of which Prometheus has a series twice: two jobs scrape them, and sums read double."""
     ours = ", ".join(SCRAPE_LABELS)
     names = sorted({name.decode() for source in sources for name in source.names})
     return " or ".join(

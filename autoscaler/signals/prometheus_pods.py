@@ -138,7 +138,7 @@ class PrometheusPods:
 
     def groups(self) -> list[tuple[Source, ...]]:
         """What to ask for, a query each."""
-        return by_quantity(_sources(self._workloads.values()))
+        return by_quantity(sources_of(workload.target for workload in self._workloads.values()))
 
     async def enter(
         self, groups: Sequence[tuple[Source, ...]], answers: Sequence[Answer | Failure], asked_at_s: float
@@ -195,7 +195,7 @@ class PrometheusPods:
             shown = answer.pods.get(pod)
             if shown is not None and shown.sampled_at_s is not None:
                 sampled.append((shown.sampled_at_s, shown.sampled_at_s + answer.offset_s))
-                _store(values, source, shown)
+                store(values, source, shown)
         if not sampled:
             history.observe_fault(f"Prometheus: {Fault.NO_SAMPLES}")
             return
@@ -223,15 +223,20 @@ class PrometheusPods:
         self._failing = trouble
 
 
-def _sources(workloads: Iterable[WorkloadReadings]) -> set[Source]:
+def sources_of(targets: Iterable[ScrapeTarget]) -> set[Source]:
     """Whatever any pod's plan may need."""
     found: set[Source] = set()
-    for workload in workloads:
-        wanted = tuple(spec.name for spec in workload.target.signals)
-        engine = workload.target.engine
-        for each in ENGINES if engine is Engine.AUTO else (engine,):
+    for target in targets:
+        wanted = tuple(spec.name for spec in target.signals)
+        for each in ENGINES if target.engine is Engine.AUTO else (target.engine,):
             found.update(plan_for(each, wanted).sources)
     return found
+
+
+def plan_by(target: ScrapeTarget, pod: PodName, shown: Mapping[Source, Mapping[PodName, Shown]]) -> Plan | None:
+    """What to read of this pod, by what Prometheus shows of it."""
+    told = {source: _Told(pods, 0.0) for source, pods in shown.items()}
+    return _plan(target, PodHistory(pod[1]), lambda: _recognised(pod, told))
 
 
 def _recognised(pod: PodName, told: Mapping[Source, _Told | Failure]) -> Engine | None:
@@ -257,7 +262,8 @@ def _plan(target: ScrapeTarget, history: PodHistory, recognised: Callable[[], En
     return plan_for(Engine.CUSTOM, wanted) if own_metrics_only else None
 
 
-def _store(values: PageValues, source: Source, shown: Shown) -> None:
+def store(values: PageValues, source: Source, shown: Shown) -> None:
+    """Enter what Prometheus shows of one quantity of a pod."""
     kind = kind_of(source)
     if shown.fault is not None:
         values.faults[source.key] = shown.fault

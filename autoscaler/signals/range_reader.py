@@ -78,6 +78,10 @@ class RangeReader:
         start, end = datetime.fromtimestamp(start_s, UTC), datetime.fromtimestamp(end_s, UTC)
         return await self._read(lambda: self._prometheus.custom_query_range(promql, start, end, str(step_s)), _ranges)
 
+    async def samples(self, promql: str) -> Ranges | Failure:
+        """What a range selector, such as `up[60s]`, holds now."""
+        return await self._read(lambda: self._prometheus.custom_query(promql), _ranges)
+
     async def version(self) -> str | Failure:
         """As it calls itself; "" where it keeps that to itself, as what answers like a Prometheus often does."""
         url = f"{self._access.url.rstrip('/')}/api/v1/status/buildinfo"

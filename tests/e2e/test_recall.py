@@ -77,7 +77,7 @@ def test_with_the_past_in_prometheus_a_restart_changes_no_count(
         finally:
             goes_on.stop()
     recalled = restarted.log_lines("windows.recalled")
-    print(recalled, [line for line in restarted.log_lines("windows.not_recalled")])
+    print(recalled, restarted.log_lines("windows.not_recalled"))
     assert [line["workloads"] for line in recalled] == [1]
     compare(*seen)
     lowered_at = next(at for at, count in seen[0] if count < LOADED[1])

@@ -1,0 +1,108 @@
+"""The workloads to look at: what they want measured, and the pods that serve them now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+
+from autoscaler.cluster.client import KubeApi
+from autoscaler.cluster.inferenceworkload import InferenceWorkload
+from autoscaler.cluster.resources import PODS, WORKLOAD_LABEL, WORKLOADS, ListMetadata, Pod, Resource
+from autoscaler.cluster.scalable import serves
+from autoscaler.controller.specs import Operator, Unresolved, resolve
+from autoscaler.doctor.findings import Finding, Level
+from autoscaler.model.workload import WorkloadKey, WorkloadSpec
+from autoscaler.signals.targets import PodAddress, ScrapeTarget
+
+PAGE_ITEMS: Final = 500
+CHECK: Final = "workload"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """One workload that has something to measure."""
+
+    spec: WorkloadSpec
+    target: ScrapeTarget
+
+    @property
+    def key(self) -> WorkloadKey:
+        return self.spec.key
+
+    @property
+    def name(self) -> str:
+        return f"{self.key.namespace}/{self.key.name}"
+
+
+async def find_patients(
+    api: KubeApi, namespaces: Sequence[str], name: str | None, operator: Operator
+) -> tuple[list[Patient], list[Finding]]:
+    """Those with pods, and what is to be said of the others. `namespaces`: none is all. Raises ApiError."""
+    patients: list[Patient] = []
+    found: list[Finding] = []
+    for place in namespaces or ("",):
+        workloads = [
+            each
+            for each in await _list(api, WORKLOADS, InferenceWorkload, place)
+            if name in (None, each.metadata.name) and not each.metadata.deletion_timestamp
+        ]
+        pods = await _list(api, PODS, Pod, place, WORKLOAD_LABEL) if workloads else []
+        for workload in sorted(workloads, key=lambda each: (each.metadata.namespace, each.metadata.name)):
+            looked = _look(workload, pods, operator)
+            if isinstance(looked, Patient):
+                patients.append(looked)
+            else:
+                found.append(looked)
+    if not patients and not found:
+        where = ", ".join(namespaces) or "any namespace"
+        says = f"there is none{f' called {name}' if name else ''} in {where}"
+        level = Level.ERROR if name else Level.SKIPPED
+        found.append(Finding(level, CHECK, name or "all", says, "look elsewhere with -n NAMESPACE or -A"))
+    return patients, found
+
+
+def _look(workload: InferenceWorkload, pods: Sequence[Pod], operator: Operator) -> Patient | Finding:
+    meta = workload.metadata
+    subject = f"{meta.namespace}/{meta.name}"
+    spec = resolve(workload, operator)
+    if isinstance(spec, Unresolved):
+        fix = f"kubectl get iw {meta.name} -n {meta.namespace} -o yaml | tidegate validate -"
+        return Finding(Level.ERROR, CHECK, subject, f"{spec.reason}: {spec.message}", fix)
+    if not spec.scaling.signals:
+        return Finding(Level.OK, CHECK, subject, "has a fixed size: nothing is measured")
+    own = [
+        pod
+        for pod in pods
+        if pod.metadata.namespace == meta.namespace and (pod.metadata.labels or {}).get(WORKLOAD_LABEL) == meta.name
+    ]
+    serving = sorted((pod for pod in own if serves(pod)), key=lambda pod: pod.metadata.name)
+    if not serving and not own:
+        return Finding(Level.SKIPPED, CHECK, subject, "has no pod at present: nothing to measure")
+    if not serving:
+        fix = f"kubectl describe pods -n {meta.namespace} -l {WORKLOAD_LABEL}={meta.name}"
+        return Finding(Level.WARNING, CHECK, subject, f"none of its {len(own)} pods is ready: nothing to measure", fix)
+    addresses = tuple(PodAddress(pod.metadata.name, pod.metadata.uid, pod.status.pod_ip or "") for pod in serving)
+    asked = spec.serving
+    target = ScrapeTarget(asked.metrics_port, asked.metrics_path, asked.engine, spec.scaling.signals, addresses)
+    return Patient(spec, target)
+
+
+class _List(msgspec.Struct):
+    items: list[msgspec.Raw]
+    metadata: ListMetadata = ListMetadata()
+
+
+async def _list(api: KubeApi, resource: Resource, kind: type[T], namespace: str, labels: str = "") -> list[T]:
+    found: list[T] = []
+    params = {"limit": str(PAGE_ITEMS)} | ({"labelSelector": labels} if labels else {})
+    while True:
+        answer = msgspec.json.decode(await api.call("GET", resource.path(namespace or None), params=params), type=_List)
+        found += [msgspec.json.decode(item, type=kind) for item in answer.items]
+        if not answer.metadata.next:
+            return found
+        params["continue"] = answer.metadata.next

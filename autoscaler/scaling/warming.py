@@ -48,9 +48,12 @@ def _reading(name: str, moment: Moment) -> Reading:
 
 
 def _held(scaling: ScalingSpec, state: PolicyState, past: Sequence[Moment]) -> PolicyState:
-    """A delay that reaches back further than what was kept begins anew: at what is there now."""
-    delay, last = state.memory.delay, past[-1]
+    """What may have begun before the first moment holds what is there now: a panic that lasts, and a delay that reaches
+    back further than what was kept."""
+    memory, last = state.memory, past[-1]
+    if memory.panicking:
+        memory = replace(memory, panic_peak=max(memory.panic_peak, last.ready))
     known_s = last.at_s - past[0].at_s - scaling.kpa.stable_window_s
-    if delay is None or known_s >= scaling.scale_down_delay_s:
-        return state
-    return replace(state, memory=replace(state.memory, delay=delay.record(last.at_s, last.ready)))
+    if memory.delay is not None and known_s < scaling.scale_down_delay_s:
+        memory = replace(memory, delay=memory.delay.record(last.at_s, last.ready))
+    return replace(state, memory=memory)

@@ -127,7 +127,8 @@ class Recall:
             return {}
         finally:
             reader.close()
-        log.info("windows.recalled", workloads=len(found), took_s=round(self._clock() - started_s, 2))
+        if found:  # workloads that are new have no past
+            log.info("windows.recalled", workloads=len(found), took_s=round(self._clock() - started_s, 2))
         return found
 
     async def _recall(

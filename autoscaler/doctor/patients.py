@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import PODS, WORKLOAD_LABEL, WORKLOADS, ListMetadata, Pod, Resource
+from autoscaler.cluster.resources import (
+    CONTROLLER_REVISIONS,
+    PODS,
+    WORKLOAD_LABEL,
+    WORKLOADS,
+    ControllerRevision,
+    ListMetadata,
+    Pod,
+    Resource,
+)
 from autoscaler.cluster.scalable import serves
-from autoscaler.controller.specs import Operator, Unresolved, resolve
+from autoscaler.controller.specs import Operator, Unresolved, of_revision, resolve
 from autoscaler.doctor.findings import Finding, Level
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
@@ -51,9 +60,13 @@ async def find_patients(
             for each in await _list(api, WORKLOADS, InferenceWorkload, place)
             if name in (None, each.metadata.name) and not each.metadata.deletion_timestamp
         ]
-        pods = await _list(api, PODS, Pod, place, WORKLOAD_LABEL) if workloads else []
+        if not workloads:
+            continue
+        pods = await _list(api, PODS, Pod, place, WORKLOAD_LABEL)
+        kept = await _list(api, CONTROLLER_REVISIONS, ControllerRevision, place, WORKLOAD_LABEL)
+        contents = {(each.metadata.namespace, each.metadata.name): each.data or {} for each in kept}
         for workload in sorted(workloads, key=lambda each: (each.metadata.namespace, each.metadata.name)):
-            looked = _look(workload, pods, operator)
+            looked = _look(workload, pods, contents, operator)
             if isinstance(looked, Patient):
                 patients.append(looked)
             else:
@@ -66,13 +79,22 @@ async def find_patients(
     return patients, found
 
 
-def _look(workload: InferenceWorkload, pods: Sequence[Pod], operator: Operator) -> Patient | Finding:
+def _look(
+    workload: InferenceWorkload,
+    pods: Sequence[Pod],
+    contents: Mapping[tuple[str, str], Mapping[str, Any]],
+    operator: Operator,
+) -> Patient | Finding:
+    """`contents` of the stored revisions: what runs may be older than what is written."""
     meta = workload.metadata
     subject = f"{meta.namespace}/{meta.name}"
     spec = resolve(workload, operator)
     if isinstance(spec, Unresolved):
         fix = f"kubectl get iw {meta.name} -n {meta.namespace} -o yaml | tidegate validate -"
         return Finding(Level.ERROR, CHECK, subject, f"{spec.reason}: {spec.message}", fix)
+    current = workload.status.current_revision if workload.status else None
+    if content := contents.get((meta.namespace, current or "")):
+        spec = of_revision(spec, content)
     if not spec.scaling.signals:
         return Finding(Level.OK, CHECK, subject, "has a fixed size: nothing is measured")
     own = [

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from autoscaler.model.past import Moment
@@ -38,6 +39,7 @@ _NUMBERED: Final = re.compile(r"(.+)-[0-9]+")
 _OF_REPLICA_SET: Final = re.compile(f"(.+)-{_RANDOM}{{5}}")
 
 
+@lru_cache(maxsize=32_768)
 def family_of(pod: str) -> str | None:
     """What the pods of one object have in common: `family_of("llama-7c9d8f6b5-x8k2p") == "llama-*-*"`. None: nothing.
 
@@ -52,6 +54,9 @@ def family_of(pod: str) -> str | None:
 def presence(labels: Labels) -> str:
     """The query of who was scraped: per pod, the instant of the newest attempt, whether it went well or not."""
     return f"max by ({labels.namespace}, {labels.pod}) (timestamp(up{matchers(labels)}))"
+
+
+Families = defaultdict[tuple[str, str | None], set[str]]  # names of pods by namespace and family
 
 
 class _Steps:
@@ -91,14 +96,18 @@ class Past:
 
         Steps follow each other, `step_s` apart, in this call and the next. Gives way to others between two of them.
         """
-        answers, there = [_Steps(each) for each in ranges], _Steps(present)
+        answers = []
+        for each in ranges:
+            answers.append(_Steps(each))
+            await asyncio.sleep(0)
+        there = _Steps(present)
         for its_s in steps:
             told = [each.at(its_s) for each in answers]
             self._at_s = its_s + offset_s
             alive = self._fresh(there.at(its_s).series, its_s)
             shown = self._fresh((each for answer in told for each in answer.series if _is_instant(each)), its_s)
             for crew in self._crews.values():
-                crew.meet(self._at_s, alive[crew.namespace], shown[crew.namespace])
+                crew.meet(alive, shown)
             self._pods.set_targets({key: crew.target for key, crew in self._crews.items()})
             await self._pods.enter(self.groups, told, self._at_s)
             for second in range(math.ceil(self._at_s), math.ceil(self._at_s + step_s)):
@@ -118,13 +127,13 @@ class Past:
             if ready or self.moments[key]:
                 self.moments[key].append(Moment(second, ready, values, frozenset(whole)))
 
-    def _fresh(self, instants: Iterable[Series], its_s: float) -> defaultdict[str, set[str]]:
-        """Pods by namespace. Prometheus repeats a sample for five minutes; one that is that old was not there."""
-        found: defaultdict[str, set[str]] = defaultdict(set)
+    def _fresh(self, instants: Iterable[Series], its_s: float) -> Families:
+        """Pods of now. Prometheus repeats a sample for five minutes; one that is that old was not there."""
+        found: Families = defaultdict(set)
         for each in instants:
             namespace, pod = each.labels.get(self._labels.namespace), each.labels.get(self._labels.pod)
             if namespace and pod and its_s - each.value < self._fresh_s:
-                found[namespace].add(pod)
+                found[namespace, family_of(pod)].add(pod)
         return found
 
 
@@ -136,18 +145,22 @@ class _Crew:
     """Which of a workload's pods served at a step."""
 
     def __init__(self, namespace: str, target: ScrapeTarget, start_s: float) -> None:
-        self.namespace = namespace
         self.target = replace(target, pods=())
-        self._families = {family_of(pod.name) for pod in target.pods}
+        self._families = {(namespace, family_of(pod.name)) for pod in target.pods}
         self._today = {pod.name: _created_s(pod) for pod in target.pods}
         self._start_s = start_s
         self._seen: set[str] = set()
+        self._names: set[str] = set()
 
-    def meet(self, at_s: float, alive: set[str], shown: set[str]) -> None:
-        self._seen |= shown & self._today.keys()
-        gone = {pod for pod in (alive | shown) - self._today.keys() if family_of(pod) in self._families}
-        served = gone | {pod for pod, created_s in self._today.items() if self._served(pod, created_s, shown)}
-        if served != {pod.name for pod in self.target.pods}:
+    def meet(self, alive: Families, shown: Families) -> None:
+        """Who was scraped, and of whom there are values."""
+        attempted = set[str]().union(*(alive[each] for each in self._families))
+        valued = set[str]().union(*(shown[each] for each in self._families))
+        self._seen |= valued & self._today.keys()
+        gone = (attempted | valued) - self._today.keys()
+        served = gone | {pod for pod, created_s in self._today.items() if self._served(pod, created_s, valued)}
+        if served != self._names:
+            self._names = served
             self.target = replace(self.target, pods=tuple(PodAddress(pod, pod, "") for pod in sorted(served)))
 
     def _served(self, pod: str, created_s: float | None, shown: set[str]) -> bool:

@@ -212,7 +212,7 @@ class Daemon:
         self._pages = ActivationPages(page_urls(config), clock.now)
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
-        self._recall = Recall(clock.now, kept_of(config.prometheus))
+        self._recall = Recall(clock.now, kept_of(config))
         self._cycle = Cycle(
             self._tenure, store, self._signals, self._pages, self._events, operator, clock.now, statuses, self._recall
         )
@@ -289,7 +289,7 @@ class Daemon:
         """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
         self._pages.set_pages(page_urls(config))
         _limit(self._signals, config)
-        self._recall.kept = kept_of(config.prometheus)
+        self._recall.kept = kept_of(config)
         self._cycle.reconfigure(operator, statuses_per_cycle(config))
         self._budget.set(config.writes.budget_per_second)
         self._loop.set_tick(config.tick)

@@ -18,7 +18,7 @@ from autoscaler.controller.specs import DEFAULT_POOL, Operator
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
 from autoscaler.scaling.allocation import Domain
-from autoscaler.settings.config import Config, LeaderElection, Prometheus
+from autoscaler.settings.config import Config, LeaderElection, Prometheus, Source
 from autoscaler.signals.aggregates import Labels
 from autoscaler.signals.prometheus import Access
 
@@ -124,10 +124,12 @@ def labels_of(prometheus: Prometheus) -> Labels:
     return Labels(prometheus.labels.namespace, prometheus.labels.pod, tuple(sorted(prometheus.match.items())))
 
 
-def kept_of(prometheus: Prometheus) -> Kept | None:
+def kept_of(config: Config) -> Kept | None:
     """Where the past of the workloads is kept; None where nobody keeps it."""
+    prometheus = config.prometheus
     access = access_of(prometheus)
-    return None if access is None else Kept(access, labels_of(prometheus), prometheus.scrape_interval)
+    by_pages = config.signals.source is Source.PODS
+    return None if access is None else Kept(access, labels_of(prometheus), prometheus.scrape_interval, by_pages)
 
 
 def page_urls(config: Config) -> dict[str, str]:

@@ -47,6 +47,7 @@ class Kept:
     access: Access
     labels: Labels
     interval_s: float
+    by_pages: bool = False  # live values come from the pods' pages, which say of each metric whether it counts
 
 
 class _NotKnown(Exception):
@@ -86,7 +87,9 @@ class Recall:
         self._looked_at = seen.at_s
         self._asked |= {each.key for each in living}
         self._wanted = {
-            each.key: (targets[each.key], each.spec.scaling) for each in living if knowable(targets[each.key])
+            each.key: (targets[each.key], each.spec.scaling)
+            for each in living
+            if knowable(targets[each.key], self.kept.by_pages)
         }
         self._go.set()
 

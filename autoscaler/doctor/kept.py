@@ -179,10 +179,14 @@ class SeriesCheck:
         return found
 
     async def _doubled(self, patient: Patient, twice: Sequence[str], pods: int) -> Finding:
-        answer = await self._asked(f"count by (job) ({self._selected('up', (patient.key.namespace, twice[0]))})")
-        jobs = sorted(each.labels.get("job", "?") for each in answer.series) if isinstance(answer, Answer) else []
+        by = f"count by (job, instance) ({self._selected('up', (patient.key.namespace, twice[0]))})"
+        answer = await self._asked(by)
+        found = [each.labels for each in answer.series] if isinstance(answer, Answer) else []
+        jobs = sorted(f"{each.get('job', '?')} at {each.get('instance', '?')}" for each in found)
         message = f"Prometheus has the same series twice for {pods_in_words(twice, pods)}: jobs {', '.join(jobs)}"
-        fix = f"remove all of these jobs but one for these pods: sums read double (keep {jobs[0] if jobs else 'one'}?)"
+        fix = (
+            "let one of these jobs alone scrape these pods: sums read double (or choose its labels by prometheus.match)"
+        )
         return Finding(self._level, CHECK, patient.name, message, fix)
 
     async def _measured_s(self, pod: PodName) -> float | None:

@@ -17,6 +17,7 @@ from autoscaler.signals.pages import ACTIVITY, Plan
 
 MOST_SIMILAR: Final = 3
 _HINTS: Final = {
+    Engine.CUSTOM: "do the pods print a metric of exactly this name? curl their page",
     Engine.SGLANG: "sglang prints its series only with --enable-metrics",
     Engine.TGI: "tgi prints a series only after its first request",
     Engine.TRITON: "triton prints histograms only where they are switched on",

@@ -23,7 +23,7 @@ from autoscaler.model.past import Moment
 from autoscaler.model.signal import Quality
 from autoscaler.model.workload import WorkloadKey
 from autoscaler.signals.aggregates import INSTANT, PART, Labels, matchers
-from autoscaler.signals.engines import Source
+from autoscaler.signals.engines import NEEDS, Source
 from autoscaler.signals.prometheus import Access, Answer, Series
 from autoscaler.signals.prometheus_pods import PrometheusPods
 from autoscaler.signals.range_reader import Ranges
@@ -175,9 +175,14 @@ def _created_s(pod: PodAddress) -> float | None:
         return None
 
 
-def knowable(target: ScrapeTarget) -> bool:
-    """Can pods of it that have gone be told from those of others?"""
-    return bool(target.pods) and all(family_of(pod.name) is not None for pod in target.pods)
+def knowable(target: ScrapeTarget, by_pages: bool) -> bool:
+    """Can pods of it that have gone be told from those of others, and does Prometheus mean what live values mean?
+
+    It keeps no types, so a pod's own metric is a gauge there unless it ends in _total; its page may say otherwise.
+    """
+    untyped = any(spec.name not in NEEDS and not spec.name.endswith("_total") for spec in target.signals)
+    families = all(family_of(pod.name) is not None for pod in target.pods)
+    return bool(target.pods) and families and not (by_pages and untyped)
 
 
 def doubled(sources: Sequence[Source], labels: Labels) -> str:

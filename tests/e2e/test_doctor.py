@@ -220,7 +220,7 @@ def test_pods_that_are_scraped_twice_and_at_another_pace(
         twice, paced_ill = told.ill()
         assert twice["level"] == "error"
         assert "has the same series twice for 2 of 2 pods" in twice["message"]
-        assert twice["message"].endswith("jobs pods, pods-again")
+        assert re.search(r"jobs pods at [\d.]+:8000, pods-again at [\d.]+:8000$", twice["message"])
         assert "the configuration says 10 s" in paced_ill["message"]
         assert paced_ill["fix"].startswith("set prometheus.scrapeInterval to 1s")
 

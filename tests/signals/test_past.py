@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -149,9 +150,15 @@ def test_pods_of_one_object_are_of_one_family(pod: str, family: str | None) -> N
 
 
 def test_without_a_family_nothing_is_known_of_those_that_have_gone() -> None:
-    assert knowable(target(A, B))
-    assert not knowable(target(A, "by-hand"))
-    assert not knowable(target())
+    assert knowable(target(A, B), True)
+    assert not knowable(target(A, "by-hand"), True)
+    assert not knowable(target(), True)
+
+
+def test_a_metric_whose_type_only_the_page_knows_is_not_taken_from_prometheus() -> None:
+    for name, by_pages, known in (("jobs", True, False), ("jobs", False, True), ("jobs_total", True, True)):
+        own = replace(target(A), signals=(SignalSpec(name, 10.0, 7.0),))
+        assert knowable(own, by_pages) is known
 
 
 def test_the_questions_keep_to_our_series() -> None:

@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from autoscaler.cli.main import Output
 from autoscaler.cluster.client import connect
 from autoscaler.doctor.cluster import Lease
 from autoscaler.doctor.examine import Asked, Examination
@@ -35,12 +35,6 @@ _COLOURS: Final = {
     Level.WARNING: typer.colors.YELLOW,
     Level.ERROR: typer.colors.RED,
 }
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ def doctor(
         all_namespaces,
         prometheus,
         service_account,
-        command.Output(output.value),
+        output,
         timeout,
     )
     raise typer.Exit(command.doctor(options))

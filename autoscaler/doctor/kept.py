@@ -12,7 +12,7 @@ from autoscaler.cluster.resources import WORKLOAD_LABEL
 from autoscaler.doctor.findings import Finding, Level, pods_in_words
 from autoscaler.doctor.pages import plan_troubles, value_troubles
 from autoscaler.doctor.patients import Patient
-from autoscaler.doctor.series import Trouble, told
+from autoscaler.doctor.series import Trouble, renamed, restored, told
 from autoscaler.signals.aggregates import Labels, PodName, Shown, by_quantity, expression, matchers, shown_by_pod
 from autoscaler.signals.engines import Source
 from autoscaler.signals.faults import Fault
@@ -144,9 +144,8 @@ class SeriesCheck:
             found = next(value_troubles(patient, plan, missing, names, "Prometheus has", self._level), None)
             if found is not None:
                 return found
-        fix = f"does it scrape the engine's own port ({target.port}), and is serving.engine set?"
-        if odd := [name for name in names if name.endswith("num_requests_running")]:
-            fix = f"it has {odd[0]}: if that is the same, write it as autoscaling.metric, or restore the name"
+        other = renamed([spec.name for spec in target.signals], names)
+        fix = restored(other) if other else f"does it scrape the engine's port ({target.port})? is serving.engine set?"
         return Trouble(self._level, "Prometheus scrapes {pods}, and has no series there of an engine that we know", fix)
 
     def _monitor(self, patient: Patient) -> str:

@@ -10,7 +10,16 @@ from typing import Final
 
 from autoscaler.doctor.findings import Finding, Level, pods_in_words
 from autoscaler.doctor.patients import Patient
-from autoscaler.doctor.series import Trouble, engine_lacks, lacking, percent_perhaps, told, unfit_value
+from autoscaler.doctor.series import (
+    Trouble,
+    engine_lacks,
+    lacking,
+    percent_perhaps,
+    renamed,
+    restored,
+    told,
+    unfit_value,
+)
 from autoscaler.model.workload import Engine
 from autoscaler.signals.engines import NEEDS, recognise
 from autoscaler.signals.faults import Fault
@@ -74,15 +83,20 @@ def _troubles(patient: Patient, page: bytes | str, level: Level) -> Iterator[Tro
     if isinstance(page, str):
         yield Trouble(level, f"port {target.port}, path {target.path}: {page!s}, for {{pods}}", _fix_of(page, target))
         return
+    names = sorted({found.decode() for found in _NAME.findall(page)})
     plan = plan_of(target, page)
     if plan is None:
-        fix = "set serving.engine, or serving.metrics.port and path to where the engine's own page is"
+        other = renamed([spec.name for spec in target.signals], names)
+        fix = (
+            restored(other)
+            if other
+            else "set serving.engine, or serving.metrics.port and path to the engine's own page"
+        )
         yield Trouble(
             level, f"port {target.port}, path {target.path}: no known engine printed the page of {{pods}}", fix
         )
         return
     yield from plan_troubles(patient, plan, level)
-    names = sorted({found.decode() for found in _NAME.findall(page)})
     yield from value_troubles(patient, plan, read_page(page, plan), names, "the page has", level)
 
 

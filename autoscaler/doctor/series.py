@@ -11,7 +11,7 @@ from typing import Final
 from autoscaler.doctor.findings import Finding, Level, pods_in_words
 from autoscaler.model.signal import Signal
 from autoscaler.model.workload import Engine
-from autoscaler.signals.engines import ENGINES, Kind, Ranks, Source
+from autoscaler.signals.engines import ENGINES, NEEDS, Kind, Ranks, Source
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.pages import ACTIVITY, Plan
 
@@ -65,14 +65,29 @@ def similar(name: str, there: Iterable[str]) -> list[str]:
     return sorted({each for each in there if each != name and ends.search(each)})[:MOST_SIMILAR]
 
 
+def renamed(signals: Iterable[str], there: Sequence[str]) -> str:
+    """A name there that ends like a series which an engine has for one of these signals; "" where there is none."""
+    for signal in signals:
+        for words in ENGINES.values():
+            for quantity in words.needs(signal) if signal in NEEDS else ():
+                found = similar(series_of(words.sources[quantity]), there) if quantity in words.sources else []
+                if found:
+                    return found[0]
+    return ""
+
+
+def restored(name: str) -> str:
+    """How to mend a series that has another name."""
+    return f"there is {name}: if that is the same, write it as autoscaling.metric, or restore the name"
+
+
 def lacking(plan: Plan, source: Source, there: Sequence[str], where: str, level: Level) -> Trouble:
     """`there`: the names that stand where the series should."""
     name = series_of(source)
     users = sorted({signal for signal, keys in plan.signals.items() if source.key in keys} or {ACTIVITY})
     message = f"{where} no series {name}, which {' and '.join(users)} needs, for {{pods}}"
-    if renamed := similar(name, there):
-        fix = f"it has {renamed[0]}: if that is the same, write it as autoscaling.metric, or restore the name"
-        return Trouble(level, message, fix)
+    if others := similar(name, there):
+        return Trouble(level, message, restored(others[0]))
     hint = _HINTS.get(plan.engine, f"is {plan.engine} a version that prints it, and is serving.engine right?")
     return Trouble(level, message, hint)
 

@@ -222,13 +222,19 @@ def _failure(error: Exception) -> Failure:
         case PrometheusApiClientException():
             return _http(str(error))
         case NoConnection() if "refused" in str(error).lower():
-            return Failure(Fault.REFUSED, short(str(error)))
+            return Failure(Fault.REFUSED)
         case RequestException():
-            return Failure(Fault.UNREACHABLE, short(str(error)))
+            return Failure(Fault.UNREACHABLE, short(_root_of(error)))
         case OSError():  # a certificate's file
             return Failure(Fault.NO_CREDENTIALS, short(str(error)))
         case _:
             return Failure(Fault.NO_ANSWER, short(f"{type(error).__name__}: {error}"))
+
+
+def _root_of(error: Exception) -> str:
+    """The cause without the libraries that it came through."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+    return str(reason).rpartition("): ")[2]
 
 
 def _http(told: str) -> Failure:

@@ -78,9 +78,16 @@ def test_pages_that_show_what_is_scaled_by() -> None:
             Engine.VLLM,
             PAGE.replace("vllm:", "acme:"),
             "no series vllm:num_requests_running",
-            "it has acme:num_requests_running",
+            "there is acme:num_requests_running",
         ),
-        ("concurrency", Engine.AUTO, PAGE.replace("vllm:", "acme:"), "no known engine", "set serving.engine"),
+        (
+            "concurrency",
+            Engine.AUTO,
+            PAGE.replace("vllm:", "acme:"),
+            "no known engine",
+            "there is acme:num_requests_running",
+        ),
+        ("concurrency", Engine.AUTO, "up 1\n", "no known engine", "set serving.engine"),
         (
             "kv-cache",
             Engine.AUTO,

@@ -54,7 +54,7 @@ def doctor(daemon: Daemon, tmp_path: Path, *arguments: str) -> Told:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "COLUMNS": "160", "POD_NAMESPACE": daemon.namespace, "NO_COLOR": "1"},
+        env={**os.environ, "COLUMNS": "1000", "POD_NAMESPACE": daemon.namespace, "NO_COLOR": "1"},
     )
     assert done.returncode in (0, 1, 3, 4), done.stderr
     assert "Traceback" not in done.stderr

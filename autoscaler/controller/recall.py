@@ -29,6 +29,7 @@ from autoscaler.signals.targets import ScrapeTarget
 PATIENCE_S: Final = 5.0  # for workloads whose live samples have not begun
 READ_WITHIN_S: Final = 4.0  # each query
 RECALL_WITHIN_S: Final = 12.0  # all of it: the live samples of 16 s are kept, and must reach back to what was read
+MOST_FAILURES: Final = 5  # in a tenure; then the windows are left to warm up
 SHOWN: Final = 5  # workloads named in one line of the log
 LEAD_INTERVALS: Final = 4  # a rate needs two samples, and a sample is fresh for three intervals
 # Measured: 520,000 points (500 workloads of two pods, 65 steps) take 4.4 s of CPU, in small pieces beside the cycles.
@@ -65,11 +66,12 @@ class Recall:
         self._asked: set[WorkloadKey] = set()
         self._wanted: Wanted = {}
         self._found: dict[WorkloadKey, States] = {}
+        self._failures = 0
         self._go = asyncio.Event()
 
     def look(self, seen: Snapshot) -> None:
         """Every cycle. Begins to read where there is something to read and it is not too late to be of use."""
-        if self.kept is None or self._wanted:
+        if self.kept is None or self._wanted or seen.at_s - self._looked_at < PATIENCE_S:
             return
         begun_at = self._begun_at = seen.at_s if self._begun_at is None else self._begun_at
         targets = scrape_targets(seen)
@@ -81,7 +83,7 @@ class Recall:
             and seen.at_s - begun_at < each.spec.scaling.kpa.stable_window_s
         ]
         living = [each for each in pending if _lives(each)]
-        patient = seen.at_s - max(begun_at, self._looked_at) < PATIENCE_S
+        patient = seen.at_s - begun_at < PATIENCE_S
         if not living or (patient and len(living) < len(pending)):
             return
         self._looked_at = seen.at_s
@@ -100,7 +102,7 @@ class Recall:
 
     def rest(self) -> None:
         """Somebody else leads; a tenure to come recalls anew."""
-        self._begun_at, self._looked_at = None, -math.inf
+        self._begun_at, self._looked_at, self._failures = None, -math.inf, 0
         self._asked.clear()
         self._found = {}
 
@@ -112,24 +114,32 @@ class Recall:
             try:
                 if wanted and self.kept is not None:
                     found = await self._within_time(wanted, self.kept)
-                    self._found |= found if begun_at == self._begun_at else {}
+                    self._take_over(wanted, found if begun_at == self._begun_at else {})
             finally:
                 self._wanted = {}
 
-    async def _within_time(self, wanted: Wanted, kept: Kept) -> Mapping[WorkloadKey, States]:
+    def _take_over(self, wanted: Wanted, found: Mapping[WorkloadKey, States] | None) -> None:
+        if found is not None:
+            self._found |= found
+        elif self._failures < MOST_FAILURES:  # it may have been started with us
+            self._failures += 1
+            self._asked -= wanted.keys()
+
+    async def _within_time(self, wanted: Wanted, kept: Kept) -> Mapping[WorkloadKey, States] | None:
+        """None where the past could not be read."""
         reader, started_s = RangeReader(kept.access, READ_WITHIN_S), self._clock()
         try:
             async with asyncio.timeout(RECALL_WITHIN_S):
                 found = await self._recall(wanted, kept, reader)
         except _NotKnown as why:
             log.warning("windows.not_recalled", reason=why.args[0], detail=why.args[1])
-            return {}
+            return None
         except TimeoutError:
             log.warning("windows.not_recalled", reason=f"not done within {RECALL_WITHIN_S:.0f} s", detail="")
-            return {}
+            return None
         except Exception:  # whatever an answer holds must not end the daemon
             log.exception("windows.not_recalled")
-            return {}
+            return None
         finally:
             reader.close()
         if found:  # workloads that are new have no past

@@ -68,6 +68,8 @@ async def test_each_workload_is_asked_for_once_and_not_when_it_is_too_late() -> 
     one.look(seen(106.0, subject("a", True), subject("b", True)))
     assert one.wants() == {"b"}
     one._wanted = {}
+    one.look(seen(107.0, subject("a", True), subject("d", True)))
+    assert one.wants() == set(), "not more often than every five seconds"
     one.look(seen(131.0, subject("a", True), subject("c", True)))
     assert one.wants() == set()
     one.rest()
@@ -149,6 +151,22 @@ async def test_failures_and_warnings_give_nothing(
     served.wrong_from, served.status, served.warnings = wrong_from, status, warnings
     assert await recalled(kept) == {}
     assert served.questions >= wrong_from
+
+
+async def test_a_failure_is_tried_again_and_not_for_ever(store: tuple[Store, Kept]) -> None:
+    served, kept = store
+    served.wrong_from, served.status = 1, 503
+    one = Wanting(lambda: NOW, kept)
+    tries = 0
+    for at in range(0, 30, 5):
+        one.look(seen(NOW + at, subject("a", True)))
+        if one.wants():
+            tries += 1
+            one._take_over(one._wanted, await one._within_time(one._wanted, kept))
+            one._wanted = {}
+    assert tries == 6
+    one.look(seen(NOW + 29.9, subject("a", True)))
+    assert one.wants() == set()
 
 
 async def test_a_prometheus_that_knows_nothing_leaves_no_trust(store: tuple[Store, Kept]) -> None:

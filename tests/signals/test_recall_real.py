@@ -98,7 +98,9 @@ async def test_the_past_gives_the_windows_and_answers_that_were_had_live(
             for signal in SIGNALS:
                 states[signal.name], _ = ask(SCALING, signal, states.get(signal.name), seen, ready, now)
         recall = Recall(time.time, kept := Kept(access, Labels(), 1.0))
-        recalled = (await recall._within_time({KEY: (target(2), SCALING)}, kept))[KEY]
+        found = await recall._within_time({KEY: (target(2), SCALING)}, kept)
+        assert found is not None
+        recalled = found[KEY]
         now = time.time()
         seen = live.readings(now)[KEY]
         running.cancel()

@@ -118,12 +118,24 @@ def _some(fields: Sequence[str]) -> str:
     )
 
 
-def rights(namespaces: Sequence[str], lease: Lease) -> list[Right]:
-    """All that the daemon needs, in these namespaces (none: everywhere) and for its Lease."""
+def rights(namespaces: Sequence[str], lease: Lease, targets: Sequence[tuple[str, str]]) -> list[Right]:
+    """All that the daemon needs, in these namespaces (none: everywhere) and for its Lease.
+
+    `targets`: (API group, resource) of the kinds that workloads may name by targetRef.
+    """
     places = list(namespaces)[:MOST_NAMESPACES] or [""]
-    needed = [
-        Right(group, resource, verb, place) for place in places for group, resource, verbs in RIGHTS for verb in verbs
+    of_targets = [
+        right
+        for group, resource in targets
+        for right in ((group, resource, _READ), (group, f"{resource}/scale", ("get", "patch")))
     ]
+    needed = [
+        Right(group, resource, verb, place)
+        for place in places
+        for group, resource, verbs in (*RIGHTS, *of_targets)
+        for verb in verbs
+    ]
+    needed = list(dict.fromkeys(needed))  # what is ours may be a target, too
     leases = [
         Right("coordination.k8s.io", "leases", verb, lease.namespace, "" if verb == "create" else lease.name)
         for verb in LEASE_RIGHTS
@@ -132,10 +144,14 @@ def rights(namespaces: Sequence[str], lease: Lease) -> list[Right]:
 
 
 async def check_rights(
-    api: KubeApi, namespaces: Sequence[str], lease: Lease, service_account: str | None
+    api: KubeApi,
+    namespaces: Sequence[str],
+    lease: Lease,
+    targets: Sequence[tuple[str, str]],
+    service_account: str | None,
 ) -> list[Finding]:
     """Ours, or those of a ServiceAccount (`namespace/name`), each asked of the API server."""
-    needed = rights(namespaces, lease)
+    needed = rights(namespaces, lease, targets)
     whose = f"ServiceAccount {service_account}" if service_account else "ours"
     gate = asyncio.Semaphore(AT_ONCE)
 

@@ -61,7 +61,11 @@ class Examination:
         if reachable:
             await self._check("definitions", "InferenceWorkload", check_definitions(api, asked.definition))
             whose = asked.service_account or "ours"
-            await self._check("rights", whose, check_rights(api, asked.watched, asked.lease, asked.service_account))
+            targets = [
+                (version.rpartition("/")[0], plural) for (version, _), plural in asked.operator.target_kinds.items()
+            ]
+            made = check_rights(api, asked.watched, asked.lease, targets, asked.service_account)
+            await self._check("rights", whose, made)
         reader = RangeReader(asked.access, ASK_WITHIN_S) if asked.access is not None else None
         try:
             await self._signals(reader, reachable)

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from autoscaler.cluster.client import KubeApi
+from autoscaler.cluster.errors import ApiError
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import (
     CONTROLLER_REVISIONS,
@@ -19,8 +20,9 @@ from autoscaler.cluster.resources import (
     ListMetadata,
     Pod,
     Resource,
+    Scale,
 )
-from autoscaler.cluster.scalable import serves
+from autoscaler.cluster.scalable import is_ready, serves
 from autoscaler.controller.specs import Operator, Unresolved, of_revision, resolve
 from autoscaler.doctor.findings import Finding, Level
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
@@ -66,7 +68,8 @@ async def find_patients(
         kept = await _list(api, CONTROLLER_REVISIONS, ControllerRevision, place, WORKLOAD_LABEL)
         contents = {(each.metadata.namespace, each.metadata.name): each.data or {} for each in kept}
         for workload in sorted(workloads, key=lambda each: (each.metadata.namespace, each.metadata.name)):
-            looked = _look(workload, pods, contents, operator)
+            theirs = await _pods_of_target(api, workload, operator)
+            looked = theirs if isinstance(theirs, Finding) else _look(workload, theirs, pods, contents, operator)
             if isinstance(looked, Patient):
                 patients.append(looked)
             else:
@@ -81,11 +84,13 @@ async def find_patients(
 
 def _look(
     workload: InferenceWorkload,
+    theirs: Sequence[Pod] | None,
     pods: Sequence[Pod],
     contents: Mapping[tuple[str, str], Mapping[str, Any]],
     operator: Operator,
 ) -> Patient | Finding:
-    """`contents` of the stored revisions: what runs may be older than what is written."""
+    """`theirs`: pods of its target, if it has one. `contents` of the stored revisions: what runs may be older than what
+    is written."""
     meta = workload.metadata
     subject = f"{meta.namespace}/{meta.name}"
     spec = resolve(workload, operator)
@@ -97,12 +102,9 @@ def _look(
         spec = of_revision(spec, content)
     if not spec.scaling.signals:
         return Finding(Level.OK, CHECK, subject, "has a fixed size: nothing is measured")
-    own = [
-        pod
-        for pod in pods
-        if pod.metadata.namespace == meta.namespace and (pod.metadata.labels or {}).get(WORKLOAD_LABEL) == meta.name
-    ]
-    serving = sorted((pod for pod in own if serves(pod)), key=lambda pod: pod.metadata.name)
+    own = [pod for pod in pods if _is_of(pod, workload)] if theirs is None else theirs
+    serves_now = serves if theirs is None else is_ready
+    serving = sorted((pod for pod in own if serves_now(pod)), key=lambda pod: pod.metadata.name)
     if not serving and not own:
         return Finding(Level.SKIPPED, CHECK, subject, "has no pod at present: nothing to measure")
     if not serving:
@@ -112,6 +114,32 @@ def _look(
     asked = spec.serving
     target = ScrapeTarget(asked.metrics_port, asked.metrics_path, asked.engine, spec.scaling.signals, addresses)
     return Patient(spec, target)
+
+
+def _is_of(pod: Pod, workload: InferenceWorkload) -> bool:
+    meta = workload.metadata
+    return pod.metadata.namespace == meta.namespace and (pod.metadata.labels or {}).get(WORKLOAD_LABEL) == meta.name
+
+
+async def _pods_of_target(
+    api: KubeApi, workload: InferenceWorkload, operator: Operator
+) -> Sequence[Pod] | Finding | None:
+    """None where what serves is ours."""
+    spec, meta = resolve(workload, operator), workload.metadata
+    target = None if isinstance(spec, Unresolved) else spec.target
+    if target is None:
+        return None
+    resource = Resource(target.api_version, target.resource, target.kind)
+    try:
+        path = resource.path(meta.namespace, target.name, "scale")
+        selector = msgspec.json.decode(await api.call("GET", path), type=Scale).status.selector
+    except ApiError as error:
+        fix = f"does {target} exist, and may we get its scale? kubectl get {target} -n {meta.namespace}"
+        return Finding(Level.ERROR, CHECK, f"{meta.namespace}/{meta.name}", str(error.message), fix)
+    if not selector:
+        fix = "its kind must tell the selector of its pods in /scale (labelSelectorPath in its definition)"
+        return Finding(Level.ERROR, CHECK, f"{meta.namespace}/{meta.name}", f"{target} tells no selector", fix)
+    return await _list(api, PODS, Pod, meta.namespace, selector)
 
 
 class _List(msgspec.Struct):

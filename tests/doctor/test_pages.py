@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autoscaler.cli.doctor import lines_of
-from autoscaler.doctor.cluster import LEASE_RIGHTS, RIGHTS, Lease, fields_of, rights
+from autoscaler.doctor.cluster import Lease, fields_of, rights
 from autoscaler.doctor.findings import Exit, Finding, Level, counted, exit_of
 from autoscaler.doctor.pages import judge
 from autoscaler.doctor.patients import Patient
@@ -23,10 +23,12 @@ from autoscaler.model.workload import (
     WorkloadKey,
     WorkloadSpec,
 )
+from autoscaler.settings.config import Config
 from autoscaler.settings.crd import inference_workload_crd
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.prometheus import Access, Failure
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
+from autoscaler.wiring import operator_of
 from tests.chart.test_rights import OF_THE_LEASE, USED
 
 PAGE = """\
@@ -166,11 +168,15 @@ def test_a_name_without_its_prefix() -> None:
 
 
 def test_it_asks_for_the_rights_that_the_chart_grants() -> None:
-    asked = {(group, resource, verb) for group, resource, verbs in RIGHTS for verb in verbs}
-    assert asked == USED
-    assert {("coordination.k8s.io", "leases", verb) for verb in LEASE_RIGHTS} == OF_THE_LEASE
-    several = rights(["a", "b"], Lease("c", "tidegate"))
-    assert len(several) == 2 * len(asked) + len(LEASE_RIGHTS)
+    kinds = [
+        (version.rpartition("/")[0], plural) for (version, _), plural in operator_of(Config()).target_kinds.items()
+    ]
+    asked = rights(["a", "b"], Lease("c", "tidegate"), kinds)
+    assert len(asked) == len(set(asked))
+    of_a = {(each.group, each.resource, each.verb) for each in asked if each.namespace == "a"}
+    assert of_a == USED
+    assert {(each.group, each.resource, each.verb) for each in asked if each.namespace == "c"} == OF_THE_LEASE
+    assert len(asked) == 2 * len(USED) + len(OF_THE_LEASE)
 
 
 def test_fields_are_compared_by_name() -> None:

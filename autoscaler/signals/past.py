@@ -189,6 +189,8 @@ def doubled(sources: Sequence[Source], labels: Labels) -> str:
     """The query that names pods of which Prometheus has a series twice: two jobs scrape them, and sums read double."""
     ours = ", ".join(SCRAPE_LABELS)
     names = sorted({name.decode() for source in sources for name in source.names})
+    if not names:
+        return "vector(0) > 1"  # of nothing, nothing is there twice
     return " or ".join(
         f"max by ({labels.namespace}, {labels.pod}) (count without ({ours}) ({name}{matchers(labels)})) > 1"
         for name in names

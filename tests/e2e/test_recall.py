@@ -78,7 +78,7 @@ def test_with_the_past_in_prometheus_a_restart_changes_no_count(
             goes_on.stop()
     recalled = restarted.log_lines("windows.recalled")
     print(recalled, restarted.log_lines("windows.not_recalled"))
-    assert [line["workloads"] for line in recalled] == [1]  # by the second process
+    assert recalled[-1]["workloads"] == 1  # by the second process
     compare(*seen)
     lowered_at = next(at for at, count in seen[0] if count < LOADED[1])
     print(f"lowered {lowered_at - started_at:.1f} s after the start, a stable window is {WINDOW_S} s")
@@ -123,4 +123,4 @@ def test_a_past_with_holes_holds_for_a_stable_window(
     prometheus.start()
     cluster.wait_for(lambda: len(prometheus.query("vllm:num_requests_running")) == LOADED[1], "samples of all pods")
     held_after_restart(cluster, workload, daemon)
-    assert [line["workloads"] for line in daemon.log_lines("windows.recalled")] == [1]
+    assert daemon.log_lines("windows.recalled")[-1]["workloads"] == 1

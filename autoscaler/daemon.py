@@ -31,6 +31,7 @@ from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
+from autoscaler.controller.recall import Recall
 from autoscaler.controller.specs import Operator
 from autoscaler.reload import Refused, Reload
 from autoscaler.settings.config import Config, Source
@@ -45,6 +46,7 @@ from autoscaler.wiring import (
     access_of,
     gpu_interval_s,
     gpu_labels_of,
+    kept_of,
     labels_of,
     operator_of,
     page_urls,
@@ -221,8 +223,17 @@ class Daemon:
         self._sources.has_prometheus = config.prometheus.url is not None
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
+        self._recall = Recall(clock.now, kept_of(config))
         self._cycle = Cycle(
-            self._tenure, store, self._sources, self._sources, self._events, operator, clock.now, statuses
+            self._tenure,
+            store,
+            self._sources,
+            self._sources,
+            self._events,
+            operator,
+            clock.now,
+            statuses,
+            self._recall,
         )
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
@@ -248,6 +259,7 @@ class Daemon:
                 "gpus": self._gpus.run,
                 "queries": self._queries.run,
                 "pages": self._pages.run,
+                "recall": self._recall.run,
                 "events": self._events.run,
                 "reload": self._reload.run,
             }
@@ -299,6 +311,7 @@ class Daemon:
         self._pages.set_pages(page_urls(config))
         _limit(self._signals, config)
         self._take_prometheus(config)
+        self._recall.kept = kept_of(config)
         self._cycle.reconfigure(operator, statuses_per_cycle(config))
         self._budget.set(config.writes.budget_per_second)
         self._loop.set_tick(config.tick)

@@ -13,11 +13,12 @@ import msgspec
 
 from autoscaler.cluster.inferenceworkload import Spec
 from autoscaler.cluster.lease import Terms
+from autoscaler.controller.recall import Kept
 from autoscaler.controller.specs import DEFAULT_POOL, Operator
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
 from autoscaler.scaling.allocation import Domain
-from autoscaler.settings.config import Config, LeaderElection
+from autoscaler.settings.config import Config, LeaderElection, Source
 from autoscaler.settings.prometheus import Prometheus
 from autoscaler.signals.aggregates import Labels
 from autoscaler.signals.prometheus import Access
@@ -142,6 +143,14 @@ def gpu_interval_s(prometheus: Prometheus) -> float:
 def queries_of(config: Config) -> dict[str, NamedQuery]:
     every_s = config.prometheus.scrape_interval
     return {name: named_query(it.query, it.shape, it.interval or every_s) for name, it in config.queries.items()}
+
+
+def kept_of(config: Config) -> Kept | None:
+    """Where the past of the workloads is kept; None where nobody keeps it."""
+    prometheus = config.prometheus
+    access = access_of(prometheus)
+    by_pages = config.signals.source is Source.PODS
+    return None if access is None else Kept(access, labels_of(prometheus), prometheus.scrape_interval, by_pages)
 
 
 def page_urls(config: Config) -> dict[str, str]:

@@ -34,6 +34,7 @@ from autoscaler.controller.events import Conditions
 from autoscaler.controller.kinds import kind_of
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.publishing import Publisher, write_status
+from autoscaler.controller.recall import Recall
 from autoscaler.controller.reporting import Outcome, Trouble
 from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Operator, Resolver
@@ -83,8 +84,10 @@ class Cycle:
         operator: Operator,
         clock: Callable[[], float],
         status_writes_per_cycle: int = 50,
+        recall: Recall | None = None,
     ) -> None:
         """`tenure`: what may be written with; None while this process does not lead."""
+        self._recall = recall or Recall(clock, None)
         self._tenure = tenure
         self._epoch: int | None = None  # of the tenure that the last cycle acted in
         self._store = store
@@ -139,6 +142,7 @@ class Cycle:
     def rest(self) -> None:
         """Somebody else leads: nothing is scraped, and what was learned of the workloads grows old, so it goes."""
         self._signals.set_targets({})
+        self._recall.rest()
         self._memory, self._told, self._last = {}, {}, None
         self._publisher.forget()
         self._back_off.keep(frozenset())
@@ -170,13 +174,17 @@ class Cycle:
     def observe(self) -> Snapshot:
         seen = snapshot.take(self._store, self._signals, self._activations, self._resolver, self._clock())
         self._signals.set_targets(snapshot.scrape_targets(seen, self._resolver.operator.republish))
+        self._recall.look(seen)
         return seen
 
     def decide(self, seen: Snapshot) -> tuple[Snapshot, Decisions]:
         """Decisions, and the snapshot without the workloads that our own code could not decide on."""
         memory, decisions, broken = {}, {}, []
+        recalled = self._recall.take()
         for subject in seen.subjects:
             before = self._memory.get(subject.key, Memory())
+            if states := recalled.get(subject.key):
+                before = replace(before, scaling=before.scaling.recalling(states))
             try:
                 decision, scaling = decide(subject.spec, before.scaling, subject.observation, seen.at_s)
             except Exception as error:  # a bug: this workload stays as it is, the others go on

@@ -379,7 +379,8 @@ def _rebuilt(
 
 
 def _address(pod: Pod) -> PodAddress:
-    return PodAddress(pod.metadata.name, pod.metadata.uid, pod.status.pod_ip or "")
+    meta = pod.metadata
+    return PodAddress(meta.name, meta.uid, pod.status.pod_ip or "", meta.creation_timestamp or "")
 
 
 def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[WorkloadKey, ScrapeTarget]:

@@ -8,7 +8,7 @@ clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.model.decision import Adjustment, Observation, Rule, ScalingDecision, SignalInput
 from autoscaler.model.signal import Activation, Direction, Quality, Reading, WorkloadSignals, worst
@@ -23,6 +23,12 @@ class ScalingState:
     policies: tuple[PolicyState, ...] = ()  # one a signal, in the spec's order
     zero_wanted_since: float | None = None  # idleness proven and zero wanted by the policy, without a break
     waking: bool = False  # a request waited at zero and no replica was applied yet, e.g. for want of quota
+
+    def recalling(self, recalled: tuple[PolicyState, ...]) -> ScalingState:
+        """With what somebody else kept of the same signals, where that has been whole for longer."""
+        if [each.signal for each in self.policies] != [each.signal for each in recalled]:
+            return self
+        return replace(self, policies=tuple(map(_longer_whole, self.policies, recalled)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,12 @@ def _trusted_for_s(policy: PolicyState, now: float) -> float:
 def _of(policy: PolicyState, policies: tuple[PolicyState, ...], detail: str) -> str:
     """The detail, with the signal's name where there are several."""
     return f"{policy.signal.name}: {detail}" if len(policies) > 1 else detail
+
+
+def _longer_whole(live: PolicyState, recalled: PolicyState) -> PolicyState:
+    if recalled.trusted_since is None or live.trusted_since is None:
+        return live
+    return recalled if recalled.trusted_since < live.trusted_since else live
 
 
 def _trust(reading: Reading) -> tuple[str, int, int]:

@@ -61,7 +61,7 @@ class SignalSources:
     def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
         """Read exactly these from now on."""
         self._targets = targets
-        self._pods.set_targets({key: _of_pods(target) for key, target in targets.items()})
+        self._pods.set_targets({key: of_pods(target) for key, target in targets.items()})
         gpus = {key: of_gpus for key, target in targets.items() if (of_gpus := _of_gpus(target)) is not None}
         self._gpus.set_targets(gpus if self.has_prometheus else {})
         queries = {key: of_queries for key, target in targets.items() if (of_queries := _of_queries(target))}
@@ -72,7 +72,7 @@ class SignalSources:
         of_pods, of_gpus = self._pods.readings(now_s), self._gpus.readings(now_s)
         return {
             key: self._whole(key, target, of_pods[key], of_gpus.get(key), now_s)
-            if not _plain(target) or key in of_gpus
+            if not plain(target) or key in of_gpus
             else of_pods[key]
             for key, target in self._targets.items()
             if key in of_pods
@@ -106,13 +106,14 @@ class SignalSources:
         return replace(of_pods, readings=found, measures={**of_pods.measures, **_measures(target, of_gpus)})
 
 
-def _plain(target: ScrapeTarget) -> bool:
+def plain(target: ScrapeTarget) -> bool:
+    """Do all its signals come from the pods, by names of ours or of the pods?"""
     return not any(spec.query or spec.stands_for or spec.signal in GPU_SIGNALS for spec in target.signals)
 
 
-def _of_pods(target: ScrapeTarget) -> ScrapeTarget:
+def of_pods(target: ScrapeTarget) -> ScrapeTarget:
     """What to read from the pods; nothing but their activity where all signals are elsewhere."""
-    if _plain(target):
+    if plain(target):
         return target
     return replace(target, signals=_own_names(spec for spec in target.signals if not _elsewhere(spec)))
 

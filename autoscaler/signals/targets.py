@@ -21,6 +21,7 @@ class PodAddress:
     name: str
     uid: str
     ip: str
+    created: str = ""  # RFC 3339; "" where nobody knows
 
 
 @dataclass(frozen=True, slots=True)

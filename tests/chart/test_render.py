@@ -553,6 +553,7 @@ def test_notes_name_the_next_commands() -> None:
         "  kubectl -n tidegate-system get lease tidegate\n"
         "  kubectl -n tidegate-system logs --prefix --selector "
         "app.kubernetes.io/name=tidegate,app.kubernetes.io/instance=tidegate\n"
+        "  kubectl -n tidegate-system exec deployment/tidegate -- tidegate doctor\n"
         "  kubectl get inferenceworkloads --all-namespaces\n"
     )
 

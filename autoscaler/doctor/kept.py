@@ -108,10 +108,12 @@ class SeriesCheck:
 
     def _of_pod(self, patient: Patient, pod: PodName, stock: Stock, names: Sequence[str]) -> Iterator[Trouble]:
         plan = plan_by(patient.target, pod, stock.shown)
+        lacks = list(plan_troubles(patient, plan, self._level)) if plan is not None else []
+        yield from lacks
         if plan is None or not any(pod in stock.shown.get(source, {}) for source in plan.sources):
-            yield self._nothing(patient, pod, stock, plan, names)
+            if plan is None or plan.sources or not lacks:
+                yield self._nothing(patient, pod, stock, plan, names)
             return
-        yield from plan_troubles(patient, plan, self._level)
         values, sampled = PageValues(), []
         for source in plan.sources:
             shown = stock.shown.get(source, {}).get(pod)

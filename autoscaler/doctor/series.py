@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from autoscaler.doctor.findings import Finding, Level, pods_in_words
-from autoscaler.model.signal import Signal
 from autoscaler.model.workload import Engine
 from autoscaler.signals.engines import ENGINES, NEEDS, Kind, Ranks, Source
 from autoscaler.signals.faults import Fault
@@ -95,7 +94,7 @@ def lacking(plan: Plan, source: Source, there: Sequence[str], where: str, level:
 def engine_lacks(plan: Plan, signal: str, level: Level) -> Trouble:
     """An engine that never prints what a signal is made of."""
     words = ENGINES.get(plan.engine)
-    has = [str(each) for each in Signal if words is not None and set(words.needs(each)) <= words.sources.keys()]
+    has = [str(each) for each in NEEDS if words is not None and set(words.needs(each)) <= words.sources.keys()]
     if signal == ACTIVITY:
         message = f"{plan.engine} has no series for {plan.missing[signal]}: it is never proven idle, so never at zero"
         return Trouble(Level.WARNING, message, "set minReplicas to 1, or use an engine that shows what runs")

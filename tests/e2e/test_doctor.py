@@ -213,14 +213,14 @@ def test_pods_that_are_scraped_twice_and_at_another_pace(
     with prometheus:
         paced = {"url": prometheus.url, "scrapeInterval": "10s"}
         daemon = start_daemon(signals={"source": "prometheus"}, prometheus=paced)
-        served(cluster, namespace, servers)
-        scraped(cluster, prometheus, 4)
+        served(cluster, namespace, servers).wait_ready(4)  # of two that are needed: the sum reads double
+        scraped(cluster, prometheus, 8)
         told = doctor(daemon, tmp_path, "-o", "json")
         print(told.text)
         assert told.status == 1
         twice, paced_ill = told.ill()
         assert twice["level"] == "error"
-        assert "has the same series twice for " in twice["message"]  # which has raised the count by now
+        assert "has the same series twice for 4 of 4 pods " in twice["message"]
         assert re.search(r"jobs pods at [\d.]+:8000, pods-again at [\d.]+:8000$", twice["message"])
         assert "the configuration says 10 s" in paced_ill["message"]
         assert paced_ill["fix"].startswith("set prometheus.scrapeInterval to 1s")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from autoscaler.model.resources import EMPTY, times
+from autoscaler.model.resources import times
 from rollouts import gates, planner
 from rollouts.commands import (
     Command,
@@ -146,21 +146,36 @@ def _asking(record: Record) -> str | None:
 
 
 def _capacity(seen: Situation, record: Record, replicas: int) -> tuple[list[Command], list[Command]]:
-    """What raises holds and counts, and what lowers them. A hold rises before its count and falls after it."""
+    """What raises counts, with the quota that this needs, and all else of counts and holds.
+
+    A hold rises before its count and falls after it. One that only catches up with pods that are there already comes
+    last: the ledger may refuse it, and nothing shall wait for that.
+    """
+    assert record.current is not None
+    wanted = [(record.current, replicas, _pool(seen, record), 0)]
+    rollout = record.rollout
+    last: list[Command] = []
+    if rollout is not None and rollout.pool is not None:
+        if planner.runs(rollout) is not None:
+            wanted.append((rollout.revision, rollout.size, rollout.pool, _granted(seen, record)))
+        elif rollout.phase is Phase.QUEUED:
+            there = seen.observed.of(rollout.revision).replicas or 0
+            last += _hold(seen, rollout.revision, rollout.pool, max(rollout.size, there))
     rises: list[Command] = []
     falls: list[Command] = []
-    assert record.current is not None
-    _have(seen, record.current, replicas, rises, falls, _pool(seen, record))
-    rollout = record.rollout
-    if rollout is None or rollout.pool is None:
-        return rises, falls
-    if planner.runs(rollout) is not None:
-        granted = _granted(seen, record)
-        _have(seen, rollout.revision, rollout.size, rises, falls, rollout.pool, holding=max(granted, rollout.size))
-    elif rollout.phase is Phase.QUEUED:
-        there = seen.observed.of(rollout.revision).replicas or 0
-        _hold(seen, rollout.revision, max(rollout.size, there), rollout.pool, rises, falls)
-    return rises, falls
+    for revision, count, pool, granted in wanted:
+        seen_of_it = seen.observed.of(revision)
+        applied = seen_of_it.replicas or 0
+        if count < applied and not seen.limits.may_lower:
+            count = applied
+        have = [HaveReplicas(revision, count, seen_of_it.replicas)] if count != seen_of_it.replicas else []
+        hold = _hold(seen, revision, pool, max(count, granted, applied, seen_of_it.live))
+        if have and (count > applied or seen_of_it.replicas is None):
+            rises += [*hold, *have]
+        else:
+            falls += have
+            last += hold
+    return rises, [*falls, *last]
 
 
 def _granted(seen: Situation, record: Record) -> int:
@@ -176,40 +191,15 @@ def _pool(seen: Situation, record: Record) -> str:
     return hold.pool if hold is not None else record.pool or seen.spec.node_pools[0]
 
 
-def _have(
-    seen: Situation,
-    revision: str,
-    replicas: int,
-    rises: list[Command],
-    falls: list[Command],
-    pool: str,
-    holding: int = 0,
-) -> None:
-    there = seen.observed.of(revision)
-    if there.replicas is not None and replicas < there.replicas and not seen.limits.may_lower:
-        replicas = there.replicas
-    _hold(seen, revision, max(replicas, holding, there.replicas or 0, there.live), pool, rises, falls)
-    if there.replicas != replicas:
-        lower = replicas < (there.replicas or 0)
-        (falls if lower else rises).append(HaveReplicas(revision, replicas, there.replicas))
-
-
-def _hold(seen: Situation, revision: str, replicas: int, pool: str, rises: list[Command], falls: list[Command]) -> None:
-    """The ledger holds what so many replicas need. Unknown needs change nothing."""
+def _hold(seen: Situation, revision: str, pool: str, replicas: int) -> list[Command]:
+    """The ledger holds what so many replicas need. Where that is unknown, or less and may not be, nothing changes."""
     per_replica = seen.observed.per_replica.get(revision)
     if per_replica is None:
-        return
-    wanted, held = (
-        {name: each for name, each in times(per_replica, replicas).items() if each},
-        seen.observed.hold(revision),
-    )
-    have = {name: each for name, each in (held.vector if held is not None else EMPTY).items() if each}
-    if wanted == have:
-        return
-    if any(amount > have.get(name, 0) for name, amount in wanted.items()):
-        rises.append(Hold(revision, pool, wanted))
-    elif seen.limits.may_lower:
-        falls.append(Hold(revision, pool, wanted))
+        return []
+    wanted = {name: amount for name, amount in times(per_replica, replicas).items() if amount}
+    held = {name: amount for name, amount in seen.observed.held(revision).items() if amount}
+    more = any(amount > held.get(name, 0) for name, amount in wanted.items())
+    return [Hold(revision, pool, wanted)] if more or (wanted != held and seen.limits.may_lower) else []
 
 
 def _warm_ups(seen: Situation, record: Record) -> Iterator[Command]:

@@ -13,7 +13,8 @@ from rollouts.record import Phase, Record
 def remember(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Record:
     """The record with what is seen of the current revision. A newer template is noted in `update`."""
     if record.current is None or (limits.rollout is None and _never_came_to_be(record, observed)):
-        record = Record(current=observed.newest.name, collision_count=observed.collision_count, handled=record.handled)
+        fresh = Record(current=observed.newest.name, collision_count=observed.collision_count)
+        record = replace(fresh, handled=record.handled, bounds=record.bounds, bounds_seen=record.bounds_seen)
     if limits.stopped and record.served_at is None:
         phase = record.phase if record.phase is Phase.UNVERIFIED else Phase.STARTING
         record = replace(record, phase=phase, started_at=None)

@@ -8,7 +8,7 @@ from rollouts import planner, updates
 from rollouts.moves import ACTIVE, PAUSABLE, REVOCABLE, Event, move
 from rollouts.observed import Situation
 from rollouts.planner import Change
-from rollouts.record import Leaving, PausedBy, Phase, Record, Rollout, Why
+from rollouts.record import Bounds, Leaving, PausedBy, Phase, Record, Rollout, Why
 from rollouts.verbs import Verb, VerbRequest
 
 
@@ -19,6 +19,20 @@ def heed(seen: Situation, record: Record) -> Record:
     record = _fall_back(seen, record)
     record = _verb(seen, record)
     return _pause_of_spec(seen, record)
+
+
+def heed_bounds(seen: Situation, record: Record) -> Record:
+    """Bounds alone apply to the current revision at once; those that came with a new template wait for its update.
+
+    `record`: as it was stored, so that it tells which template and which bounds were known.
+    """
+    now, newest = Bounds(seen.spec.min_replicas, seen.spec.max_replicas), seen.observed.newest.name
+    alone = newest == record.update and now != record.bounds_seen
+    applies = record.bounds is None or newest == record.current or alone
+    bounds = now if applies else record.bounds
+    if (bounds, now) == (record.bounds, record.bounds_seen):
+        return record
+    return replace(record, bounds=bounds, bounds_seen=now)
 
 
 def _stop(seen: Situation, record: Record) -> Record:
@@ -95,6 +109,7 @@ def _replaced(seen: Situation, record: Record, by: str) -> Record:
     return replace(
         record,
         current=by,
+        bounds=record.bounds_seen,
         replicas=None,
         serving=False,
         leaving=tuple(each for each in leaving if each.revision != by),

@@ -45,6 +45,11 @@ def size(spec: RolloutSpec, desired: int) -> int:
     return max(1, min(spec.max_replicas, max(spec.min_replicas, desired)))
 
 
+def least(record: Record, spec: RolloutSpec) -> int:
+    """minReplicas of the current revision. `record.bounds` binds its autoscaling while an update is pending."""
+    return record.bounds.least if record.bounds is not None else spec.min_replicas
+
+
 def needed(spec: RolloutSpec, weight: int, desired: int, ready_current: int) -> int:
     """Ready replicas that the update must have before it gets this weight.
 
@@ -150,7 +155,7 @@ def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | 
         per_replica=per_replica,
         held=_replicas_held(seen.observed.held(record.current), per_replica, wanted),
         wanted=wanted,
-        floor=seen.spec.min_replicas,
+        floor=least(record, seen.spec),
     )
 
 
@@ -165,7 +170,7 @@ def _beside(seen: Situation, record: Record) -> ResourceVector:
     """What a serving current revision cannot do without. One that serves nothing is no reason to refuse."""
     if record.current is None or seen.observed.of(record.current).ready == 0:
         return EMPTY
-    return times(seen.observed.per_replica.get(record.current, EMPTY), max(1, seen.spec.min_replicas))
+    return times(seen.observed.per_replica.get(record.current, EMPTY), max(1, least(record, seen.spec)))
 
 
 def _replicas_held(held: ResourceVector, per_replica: ResourceVector, most: int) -> int:

@@ -53,6 +53,14 @@ class PausedBy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """minReplicas and maxReplicas."""
+
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """An interruption. Its length is added to every deadline when it ends."""
 
@@ -132,6 +140,8 @@ class Record:
     previous: str | None = None  # of an unverified current revision: the one that comes back if it fails
     pool: str | None = None  # node pool of the current revision; None: the project's first
     handled: str | None = None  # the verb last obeyed or refused, as it was written
+    bounds: Bounds | None = None  # of the current revision: bounds that came with a newer template are the update's
+    bounds_seen: Bounds | None = None  # those of the spec when it was last looked at
 
     def leaves(self, revision: str) -> Leaving | None:
         return next((each for each in self.leaving if each.revision == revision), None)

@@ -340,6 +340,7 @@ def finished(seen: Situation, record: Record) -> Record:
         leaving=(*record.leaving, Leaving(old, seen.now, served=True, drained=True)),
         previous=None,
         pool=rollout.pool,
+        bounds=record.bounds_seen,
     )
 
 

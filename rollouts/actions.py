@@ -24,6 +24,7 @@ from rollouts.commands import (
     Weigh,
 )
 from rollouts.observed import ObservedRevision, Situation
+from rollouts.quota import replicas_in
 from rollouts.record import Phase, Record
 from rollouts.revision import NO_REVISION
 
@@ -148,34 +149,51 @@ def _asking(record: Record) -> str | None:
 def _capacity(seen: Situation, record: Record, replicas: int) -> tuple[list[Command], list[Command]]:
     """What raises counts, with the quota that this needs, and all else of counts and holds.
 
-    A hold rises before its count and falls after it. One that only catches up with pods that are there already comes
-    last: the ledger may refuse it, and nothing shall wait for that.
+    A hold rises before its count and falls after it; pods that terminate are held beside those that come. A hold that
+    only catches up with pods that are there comes last: the ledger may refuse it, and nothing shall wait for that.
     """
     assert record.current is not None
-    wanted = [(record.current, replicas, _pool(seen, record), 0)]
+    wanted: list[tuple[str, int, str, int | None]] = [(record.current, replicas, _pool(seen, record), None)]
     rollout = record.rollout
     last: list[Command] = []
     if rollout is not None and rollout.pool is not None:
         if planner.runs(rollout) is not None:
             wanted.append((rollout.revision, rollout.size, rollout.pool, _granted(seen, record)))
         elif rollout.phase is Phase.QUEUED:
-            there = seen.observed.of(rollout.revision).replicas or 0
-            last += _hold(seen, rollout.revision, rollout.pool, max(rollout.size, there))
+            adopted = seen.observed.of(rollout.revision).replicas or 0
+            last += _hold(seen, rollout.revision, rollout.pool, max(rollout.size, adopted))
     rises: list[Command] = []
     falls: list[Command] = []
     for revision, count, pool, granted in wanted:
-        seen_of_it = seen.observed.of(revision)
-        applied = seen_of_it.replicas or 0
+        there = seen.observed.of(revision)
+        applied = there.replicas or 0
         if count < applied and not seen.limits.may_lower:
             count = applied
-        have = [HaveReplicas(revision, count, seen_of_it.replicas)] if count != seen_of_it.replicas else []
-        hold = _hold(seen, revision, pool, max(count, granted, applied, seen_of_it.live))
-        if have and (count > applied or seen_of_it.replicas is None):
+        have = [HaveReplicas(revision, count, there.replicas)] if count != there.replicas else []
+        raised = count > applied or there.replicas is None
+        hold = _hold(
+            seen, revision, pool, _replicas_to_hold(seen, there, max(count, granted or 0), raised and granted is None)
+        )
+        if have and raised:
             rises += [*hold, *have]
         else:
             falls += have
             last += hold
     return rises, [*falls, *last]
+
+
+def _replicas_to_hold(seen: Situation, there: ObservedRevision, count: int, raised: bool) -> int:
+    """Pods beyond the spec will terminate, and do so beside new ones: of 2, scaled to 0 and back to 2, 4 are held.
+
+    Where the pods are not seen as they are, the ledger is the only witness of them: all of it stays, and what is
+    raised comes on top.
+    """
+    applied = there.replicas or 0
+    known = max(count, applied) + max(0, there.live - applied)
+    per_replica = seen.observed.per_replica.get(there.name)
+    if there.settled or not raised or not per_replica:
+        return known
+    return max(known, replicas_in(seen.observed.held(there.name), per_replica) + count - applied)
 
 
 def _granted(seen: Situation, record: Record) -> int:
@@ -198,8 +216,17 @@ def _hold(seen: Situation, revision: str, pool: str, replicas: int) -> list[Comm
         return []
     wanted = {name: amount for name, amount in times(per_replica, replicas).items() if amount}
     held = {name: amount for name, amount in seen.observed.held(revision).items() if amount}
+    if not wanted:
+        idle = seen.observed.hold(revision) is not None and _may_fall(seen, revision)
+        return [Release(revision)] if idle else []
     more = any(amount > held.get(name, 0) for name, amount in wanted.items())
-    return [Hold(revision, pool, wanted)] if more or (wanted != held and seen.limits.may_lower) else []
+    less = wanted != held and _may_fall(seen, revision)
+    return [Hold(revision, pool, wanted)] if more or less else []
+
+
+def _may_fall(seen: Situation, revision: str) -> bool:
+    """Pods that were created a moment ago, or begin to terminate, must be seen before their quota goes to others."""
+    return seen.limits.may_lower and seen.observed.of(revision).settled
 
 
 def _warm_ups(seen: Situation, record: Record) -> Iterator[Command]:

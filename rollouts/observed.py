@@ -31,6 +31,7 @@ class ObservedRevision:
     serving: frozenset[str] = frozenset()  # names of the ready pods that Services may select (groups: leaders)
     in_flight: int | None = None  # requests, over all its serving pods; None: not known of every one
     last_request_at: float | None = None  # its pods' request counters last rose then; None: never, as far as is known
+    settled: bool = True  # its controller has acted on the present spec, and its pods are seen as they are since then
     counted_at: float | None = None  # every serving pod's counters are known up to then; None: of some they are not
 
     @property

@@ -9,7 +9,7 @@ from enum import StrEnum
 from autoscaler.model.resources import EMPTY, ResourceVector, times
 from autoscaler.model.workload import WorkloadKey
 from rollouts.observed import RolloutSpec, Situation
-from rollouts.quota import Ask, covers
+from rollouts.quota import Ask, covers, replicas_in
 from rollouts.record import Phase, Record, Rollout
 
 FULL = 100  # percent
@@ -129,7 +129,7 @@ def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
         priority_rank=asker.priority_rank,
         since=rollout.queued_at,
         per_replica=per_replica,
-        held=_replicas_held(seen.observed.held(rollout.revision), per_replica, wanted),
+        held=min(wanted, replicas_in(seen.observed.held(rollout.revision), per_replica)),
         wanted=wanted,
         whole=True,
         beside=_beside(seen, record),
@@ -153,7 +153,7 @@ def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | 
         priority_rank=asker.priority_rank,
         since=asker.created_at,
         per_replica=per_replica,
-        held=_replicas_held(seen.observed.held(record.current), per_replica, wanted),
+        held=min(wanted, replicas_in(seen.observed.held(record.current), per_replica)),
         wanted=wanted,
         floor=least(record, seen.spec),
     )
@@ -171,7 +171,3 @@ def _beside(seen: Situation, record: Record) -> ResourceVector:
     if record.current is None or seen.observed.of(record.current).ready == 0:
         return EMPTY
     return times(seen.observed.per_replica.get(record.current, EMPTY), max(1, least(record, seen.spec)))
-
-
-def _replicas_held(held: ResourceVector, per_replica: ResourceVector, most: int) -> int:
-    return next(count for count in range(most, -1, -1) if covers(held, per_replica, count))

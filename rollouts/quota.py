@@ -97,6 +97,11 @@ def covers(held: ResourceVector, per_replica: ResourceVector, replicas: int) -> 
     return all(held.get(name, 0) >= amount for name, amount in times(per_replica, replicas).items())
 
 
+def replicas_in(held: ResourceVector, per_replica: ResourceVector) -> int:
+    """How many whole replicas that is; 0 where a replica needs nothing."""
+    return min((held.get(name, 0) // amount for name, amount in per_replica.items() if amount), default=0)
+
+
 def share(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> dict[AskId, Verdict]:
     """A verdict on every ask. A domain without a ledger is unlimited.
 

@@ -6,10 +6,9 @@ tests/e2e. Its own oracle (`check`) looks at what is there, not at what the mach
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 
 from autoscaler.model.resources import GPU, ResourceVector
@@ -91,6 +90,9 @@ class World:
     steps: list[Step] = field(default_factory=list)
     log: list[Command] = field(default_factory=list)
     seen: list[Observed] = field(default_factory=list)
+    peaceful: bool = True  # no pod ever died, and nothing was seen late
+    late_s: float = 0.0  # pods and their readiness are seen so late; our own writes are seen at once
+    past: dict[str, list[tuple[float, ObservedRevision]]] = field(default_factory=dict)
     cut_at: int | None = None  # the nth call fails
     after_effect: bool = False
     calls: int = 0
@@ -115,6 +117,7 @@ class World:
             for pod in live[wanted:]:
                 pod.gone_at = self.now + (GONE_S if thing.deleted_immediately is not True else 1.0)
         self.things = {name: each for name, each in self.things.items() if each.replicas is not None or each.pods}
+        self.past = {name: each for name, each in self.past.items() if name in self.things}
         if self.requests:
             for name, percent in self.traffic().items():
                 if percent and self._ready(name):
@@ -172,6 +175,18 @@ class World:
             counted_at=self.now,
         )
 
+    def _late(self, name: str) -> ObservedRevision:
+        """As it was `late_s` ago, but with what we wrote since."""
+        fresh = self.observed_revision(name)
+        past = self.past.setdefault(name, [])
+        past.append((self.now, fresh))
+        while len(past) > 1 and past[1][0] <= self.now - self.late_s:
+            past.pop(0)
+        old = past[0][1]
+        pods = (old.ready, old.starting, old.terminating)
+        settled = pods == (fresh.ready, fresh.starting, fresh.terminating)
+        return replace(old, replicas=fresh.replicas, epoch=fresh.epoch, settled=settled)
+
     def service(self, name: str) -> ObservedService:
         selects = self.selects.get(name)
         ready = frozenset(pod.name for pod in self._ready(selects)) if selects else frozenset()
@@ -179,14 +194,15 @@ class World:
 
     def look(self) -> Observed:
         current = self.record.current
+        seen_of = self._late
         seen = Observed(
             newest=self.template,
             collision_count=0,
             saved=frozenset(self.saved),
-            current=self.observed_revision(current) if current else None,
+            current=seen_of(current) if current else None,
             service=self.service("llama"),
             update_service=self.service("llama-update"),
-            others=tuple(self.observed_revision(name) for name in sorted(self.things) if name != current),
+            others=tuple(seen_of(name) for name in sorted(self.things) if name != current),
             route=ObservedRoute(self.weight, self.now >= self.weight_since) if self.routed else None,
             holds=tuple(ObservedHold(name, pool, dict(held)) for name, (pool, held) in sorted(self.holds.items())),
             per_replica={f"llama-{letter * 8}": {GPU: 1000} for letter in "abcdef"} | dict(self.per_replica),
@@ -206,7 +222,7 @@ class World:
         pool = next((hold.pool for hold in seen.holds if hold.revision == current), self.spec.node_pools[0])
         used = sum(held.get(GPU, 0) for name, (where, held) in self.holds.items() if where == pool and name != current)
         room = max(0, (self.gpus[pool] - self.foreign) * 1000 - used) // 1000
-        return min(wanted, max(there.replicas or 0, there.live, room))
+        return min(wanted, max(there.replicas or 0, room - there.terminating))
 
     def ledgers(self) -> dict[quota.Domain, quota.Ledger]:
         return {
@@ -235,8 +251,15 @@ class World:
         assert todo.broken is None, todo.broken
         self.steps.append(todo)
         ports = UpdatePorts(self, self, self, self)
-        asyncio.run(Driver(self, self, self, lambda _: True, ports).run(self.record, todo))
+        self._at_once(Driver(self, self, self, lambda _: True, ports).run(self.record, todo))
         return todo
+
+    @staticmethod
+    def _at_once(work: Coroutine[None, None, None]) -> None:
+        """Nothing in it really waits, so it needs no loop."""
+        with contextlib.suppress(StopIteration):
+            work.send(None)
+            raise RuntimeError("a port of the imitated cluster waited")
 
     def run(self, seconds: float, until: Callable[[World], bool] = lambda _: False) -> World:
         for _ in range(math.ceil(seconds)):
@@ -281,7 +304,15 @@ class World:
         self._call(effect)
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
-        self._call(lambda: self.selects.__setitem__(service, revision))
+        self._call(lambda: self._moving(lambda: self.selects.__setitem__(service, revision)))
+
+    def _moving(self, effect: Callable[[], object]) -> None:
+        """Traffic moves. I1: what receives it afterwards has the capacity, where no pod died behind our back."""
+        before = sum(len(self._ready(name)) for name, percent in self.traffic().items() if percent)
+        effect()
+        after = sum(len(self._ready(name)) for name, percent in self.traffic().items() if percent)
+        back = self.record.rollout is None or self.record.rollout.phase not in (Phase.SHIFTING, Phase.DRAINING)
+        assert after >= min(self.desired, before) or back or not self.peaceful, f"I1: {before} -> {after}"
 
     async def delete(self, revision: str, immediate: bool) -> None:
         def effect() -> None:
@@ -307,8 +338,9 @@ class World:
         def effect() -> None:
             if update_percent > self.weight:
                 name = self.selects["llama-update"]
-                assert self._ready(name), "I2: weight without a ready replica"
-            self.weight, self.weight_since = update_percent, self.now + 1.0
+                assert self._ready(name) or not self.peaceful, "I2: weight without a ready replica"
+            self._moving(lambda: setattr(self, "weight", update_percent))
+            self.weight_since = self.now + 1.0
 
         self._call(effect)
 

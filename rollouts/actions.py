@@ -153,7 +153,9 @@ def _capacity(seen: Situation, record: Record, replicas: int) -> tuple[list[Comm
     only catches up with pods that are there comes last: the ledger may refuse it, and nothing shall wait for that.
     """
     assert record.current is not None
-    wanted: list[tuple[str, int, str, int | None]] = [(record.current, replicas, _pool(seen, record), None)]
+    wanted: list[tuple[str, int, str, int | None]] = [
+        (record.current, replicas, planner.pool_of_current(seen, record), None)
+    ]
     rollout = record.rollout
     last: list[Command] = []
     if rollout is not None and rollout.pool is not None:
@@ -202,11 +204,6 @@ def _granted(seen: Situation, record: Record) -> int:
     assert rollout is not None
     verdict = seen.observed.verdict_on(rollout.revision)
     return verdict.replicas if verdict is not None and verdict.pool == rollout.pool else 0
-
-
-def _pool(seen: Situation, record: Record) -> str:
-    hold = seen.observed.hold(record.current or "")
-    return hold.pool if hold is not None else record.pool or seen.spec.node_pools[0]
 
 
 def _hold(seen: Situation, revision: str, pool: str, replicas: int) -> list[Command]:

@@ -159,6 +159,8 @@ def _verb(seen: Situation, record: Record) -> Record:
         return record
     record = replace(record, handled=request.text)
     rollout = record.rollout
+    if record.phase is Phase.FAILED and (request.verb, request.revision) == (Verb.RETRY, record.current):
+        return replace(record, phase=Phase.STARTING, started_at=None)
     if rollout is None or rollout.revision != request.revision:
         return record
     return _obeyed(seen, record, rollout, request)

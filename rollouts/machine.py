@@ -143,7 +143,7 @@ def _driven(seen: Situation, before: Record) -> Step:
         limits, record, observed.of(record.current or ""), _replicas(seen, before, record)
     )
     commands = actions.commands(seen, record, replicas)
-    reasons = (*_reasons(before, record), *_reasons_of_update(seen, before, record))
+    reasons = (*_reasons(before, record), *_reasons_of_update(before, record))
     broken = invariants.proposed(seen, record, commands)
     if broken is not None:
         return Step(before, (), (Reason.FROZEN,), broken.detail, broken)
@@ -207,7 +207,7 @@ def _reasons(before: Record, after: Record) -> tuple[Reason, ...]:
     return tuple(reason for happened, reason in changed if happened)
 
 
-def _reasons_of_update(seen: Situation, before: Record, after: Record) -> tuple[Reason, ...]:
+def _reasons_of_update(before: Record, after: Record) -> tuple[Reason, ...]:
     was, now = before.rollout, after.rollout
     found: list[Reason] = []
     if was is not None and (now is None or now.revision != was.revision):
@@ -218,12 +218,17 @@ def _reasons_of_update(seen: Situation, before: Record, after: Record) -> tuple[
         )
     if now is not None and _place(was) != _place(now) and now.phase in _OF_PHASE:
         found.append(_OF_PHASE[now.phase])
-    request = seen.spec.verb
-    if request is not None and before.handled != after.handled and _place(was) == _place(now):
-        promoted = was is not None and now is not None and was.full != now.full
-        found += [] if promoted else [Reason.VERB_IGNORED]
+    if before.handled != after.handled and _obeys(before) == _obeys(after):
+        found.append(Reason.VERB_IGNORED)
     return tuple(found)
 
 
 def _place(rollout: Rollout | None) -> tuple[str, Phase, float] | None:
     return (rollout.revision, rollout.phase, rollout.since) if rollout is not None else None
+
+
+def _obeys(record: Record) -> tuple[object, ...]:
+    """What a verb may change."""
+    rollout = record.rollout
+    wishes = (rollout.full, rollout.pause) if rollout is not None else ()
+    return (record.phase, _place(rollout), *wishes)

@@ -62,7 +62,7 @@ PAUSABLE: Final = frozenset(_PAUSABLE)
 CURRENT_MOVES: Final[tuple[tuple[Phase, str, Phase], ...]] = (
     (Phase.STARTING, "served", Phase.COMPLETE),
     (Phase.STARTING, "initialization timeout", Phase.FAILED),
-    (Phase.FAILED, "corrected, or stopped", Phase.STARTING),
+    (Phase.FAILED, "corrected, stopped, or retry", Phase.STARTING),
     (Phase.FAILED, "served after all", Phase.COMPLETE),
     (Phase.COMPLETE, "new template at zero", Phase.UNVERIFIED),
     (Phase.UNVERIFIED, "served", Phase.COMPLETE),

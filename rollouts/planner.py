@@ -92,6 +92,12 @@ def wanted_size(seen: Situation, record: Record) -> int:
     return max(rollout.size, needed(spec, weight, seen.desired, ready), own)
 
 
+def pool_of_current(seen: Situation, record: Record) -> str:
+    """Where the current revision is, or will be: the ledger knows it best."""
+    hold = seen.observed.hold(record.current or "")
+    return hold.pool if hold is not None else record.pool or seen.spec.node_pools[0]
+
+
 def covered(seen: Situation, revision: str, replicas: int) -> bool:
     """Does the ledger hold enough for so many replicas? What one replica needs must be known."""
     per_replica = seen.observed.per_replica.get(revision)
@@ -133,7 +139,7 @@ def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
         wanted=wanted,
         whole=True,
         beside=_beside(seen, record),
-        beside_pool=record.pool or seen.spec.node_pools[0],
+        beside_pool=pool_of_current(seen, record),
         overtaken=rollout.overtaken,
     )
 

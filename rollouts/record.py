@@ -91,7 +91,6 @@ class Rollout:
     progress_deadline_at: float | None = None  # from the hold to verified 100 %, pauses taken out
     step: int = 0  # index of the next of the spec's steps
     weight: int = 0  # percent wanted of the traffic
-    weight_at: float | None = None  # it is wanted since then
     accepted_at: float | None = None  # the route was first seen to have accepted it
     verified: int = 0  # percent proven
     served: bool = False  # it was given a weight: it may have requests in flight

@@ -261,7 +261,7 @@ def _shifting(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     shut = shut or gates.capacity(seen, record, weight)
     if shut is not None:
         return shut
-    given = replace(rollout, weight=weight, weight_at=seen.now, accepted_at=None, served=True)
+    given = replace(rollout, weight=weight, accepted_at=None, served=True)
     if first:
         least = min(current.replicas or 0, planner.size(seen.spec, seen.desired))
         given = replace(given, floor=least, ready_at_start=current.ready)

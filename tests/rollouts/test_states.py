@@ -68,6 +68,16 @@ def test_a_first_revision_that_fails_gives_its_gpus_back() -> None:
     assert (world.record.phase, world.held("a")) == (Phase.FAILED, 0)
 
 
+def test_a_failed_first_revision_is_tried_again_on_retry() -> None:
+    world = never_ready()
+    world.limits = Limits(1, initialization_timeout_s=100.0)
+    world.run(110)
+    world.broken.clear()
+    world.ask(Verb.RETRY, "a").run(60, World.settled)
+    assert (world.settled(), world.record.phase) == (True, Phase.COMPLETE)
+    assert Reason.VERB_IGNORED not in [reason for each in world.steps for reason in each.reasons]
+
+
 def test_a_degraded_revision_can_be_rolled_forward() -> None:
     """flagger#639, argo#1774: the old version is broken, the new one must be able to come."""
     world = World().serving()

@@ -223,7 +223,7 @@ def test_promote_full_skips_no_gate() -> None:
 @pytest.mark.parametrize("phase", [Phase.QUEUED, Phase.STARTING, Phase.SHIFTING])
 def test_a_pause_stops_all_clocks_and_a_resume_goes_on(phase: Phase) -> None:
     world = World(gpus={"default": 5 if phase is Phase.QUEUED else 12}, routed=True)
-    world.serving().edit("b").until(phase).ask(Verb.PAUSE, "b").run(5000)
+    world.serving().edit("b").until(phase).ask(Verb.PAUSE, "b").run(4000)
     rollout = world.record.rollout
     assert rollout is not None
     assert rollout.pause is not None

@@ -89,7 +89,6 @@ class World:
     per_replica: Mapping[str, ResourceVector] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     log: list[Command] = field(default_factory=list)
-    seen: list[Observed] = field(default_factory=list)
     peaceful: bool = True  # no pod ever died, and nothing was seen late
     late_s: float = 0.0  # pods and their readiness are seen so late; our own writes are seen at once
     past: dict[str, list[tuple[float, ObservedRevision]]] = field(default_factory=dict)
@@ -195,7 +194,7 @@ class World:
     def look(self) -> Observed:
         current = self.record.current
         seen_of = self._late
-        seen = Observed(
+        return Observed(
             newest=self.template,
             collision_count=0,
             saved=frozenset(self.saved),
@@ -208,8 +207,6 @@ class World:
             per_replica={f"llama-{letter * 8}": {GPU: 1000} for letter in "abcdef"} | dict(self.per_replica),
             desired=self.desired,
         )
-        self.seen.append(seen)
-        return seen
 
     # one cycle
 

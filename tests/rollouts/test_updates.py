@@ -409,6 +409,16 @@ def test_an_update_that_loses_all_replicas_gives_the_traffic_back() -> None:
     assert world.record.current == B
 
 
+def test_replicas_that_are_lost_while_a_weight_is_being_proven_give_the_traffic_back_too() -> None:
+    world = World(spec=CANARY, routed=True).serving().edit("b").until(Phase.SHIFTING)
+    assert world.weight == 10
+    world.kill(B, 3)
+    world.cycle()
+    rollout = world.record.rollout
+    assert rollout is not None
+    assert (rollout.phase, rollout.reason, world.weight) == (Phase.STARTING, Why.REPLICAS_LOST, 0)
+
+
 def test_drain_ends_at_its_timeout_where_requests_never_end() -> None:
     world = World(spec=RolloutSpec(1, 8, drain_timeout_s=40.0)).serving().edit("b").until(Phase.DRAINING)
     world.in_flight[A] = 1

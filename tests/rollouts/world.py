@@ -64,6 +64,8 @@ class Cut(Exception):
 
 @dataclass
 class World:
+    asker: Asker = ASKER
+    project: list[World] = field(default_factory=list)  # workloads that share the quota, itself included
     spec: RolloutSpec = field(default_factory=lambda: RolloutSpec(1, 8, steps=()))
     limits: Limits = field(default_factory=lambda: Limits(1))
     routed: bool = False
@@ -217,30 +219,29 @@ class World:
         wanted = 0 if self.limits.stopped else min(bounds.most, max(bounds.least, self.desired))
         there = seen.of(current)
         pool = next((hold.pool for hold in seen.holds if hold.revision == current), self.spec.node_pools[0])
-        used = sum(held.get(GPU, 0) for name, (where, held) in self.holds.items() if where == pool and name != current)
+        used = self.used(pool) - self.holds.get(current, (pool, {}))[1].get(GPU, 0)
         room = max(0, (self.gpus[pool] - self.foreign) * 1000 - used) // 1000
         return min(wanted, max(there.replicas or 0, room - there.terminating))
 
+    def used(self, pool: str) -> int:
+        """Thousandths of GPUs that the ledger of this pool holds."""
+        everyone = [held for each in self.project or [self] for held in each.holds.values()]
+        return sum(vector.get(GPU, 0) for where, vector in everyone if where == pool)
+
     def ledgers(self) -> dict[quota.Domain, quota.Ledger]:
         return {
-            ("team", pool): quota.Ledger(
-                {GPU: gpus * 1000},
-                {
-                    GPU: sum(
-                        (self.foreign * 1000, *(each.get(GPU, 0) for at, each in self.holds.values() if at == pool))
-                    )
-                },
-            )
+            ("team", pool): quota.Ledger({GPU: gpus * 1000}, {GPU: self.foreign * 1000 + self.used(pool)})
             for pool, gpus in self.gpus.items()
         }
 
-    def decide(self, seen: Observed) -> Step:
+    def asks(self, seen: Observed) -> quota.Ask | None:
         limits = replace(self.limits, rollout=self.spec)
-        granted = self.granted(seen)
-        ask = machine.ask(limits, self.record, seen, granted, self.now, ASKER)
-        if ask is not None:
+        return machine.ask(limits, self.record, seen, self.granted(seen), self.now, self.asker)
+
+    def decide(self, seen: Observed) -> Step:
+        if seen.verdict is None and (ask := self.asks(seen)) is not None:
             seen = replace(seen, verdict=quota.share([ask], self.ledgers(), self.now)[ask.id])
-        return step(limits, self.record, seen, granted, self.now)
+        return step(replace(self.limits, rollout=self.spec), self.record, seen, self.granted(seen), self.now)
 
     def cycle(self, seen: Observed | None = None) -> Step:
         """One look, one step, carried out by the real driver. Raises Cut where it was cut off."""
@@ -321,10 +322,9 @@ class World:
         self._call(effect)
 
     async def hold(self, revision: str, pool: str, vector: ResourceVector) -> None:
-        used = sum(held.get(GPU, 0) for name, (where, held) in self.holds.items() if where == pool and name != revision)
         before = self.holds.get(revision, (pool, {}))[1].get(GPU, 0)
         after = vector.get(GPU, 0)
-        if used + after > (self.gpus[pool] - self.foreign) * 1000 and after > before:
+        if self.used(pool) - before + after > (self.gpus[pool] - self.foreign) * 1000 and after > before:
             raise Cut  # as the API server refuses it
         self._call(lambda: self.holds.__setitem__(revision, (pool, dict(vector))))
 

@@ -157,8 +157,9 @@ def _replicas(seen: Situation, before: Record, record: Record) -> int:
     applied = there.replicas or 0
     if record.phase is Phase.FAILED:
         return 0
-    if record.served_at is None and any(not each.served for each in record.leaving):
-        return min(applied, seen.granted)  # those that hand their GPUs over go first
+    handing_over = [each.revision for each in record.leaving if not each.served]
+    if record.served_at is None and any(seen.observed.of(each).live for each in handing_over):
+        return min(applied, seen.granted)
     if before.current not in (None, record.current):
         return max(applied, record.replicas or 0)
     if rollout is not None and rollout.phase is Phase.DRAINING:

@@ -123,6 +123,18 @@ def test_an_unverified_revision_that_fails_its_first_activation_brings_the_previ
     assert world.record.current == B
 
 
+def test_the_first_activation_after_an_update_at_zero_waits_for_no_object_to_vanish() -> None:
+    world = World(spec=ZERO).serving()
+    world.desired = 0
+    world.run(20)
+    world.edit("b")
+    world.cycle()
+    assert world.record.leaves(A) is not None
+    world.desired = 2
+    world.cycle()
+    assert world.replicas("b") == 2
+
+
 def test_time_at_zero_does_not_count_against_an_unverified_revision() -> None:
     world = at_zero_and_broken()
     for _ in range(4):
@@ -253,6 +265,20 @@ def test_most_of_the_traffic_says_who_serves() -> None:
     assert serving(service, update, ObservedRoute(50, True)) == A
     assert serving(service, update, ObservedRoute(51, False)) == B
     assert serving(service, ObservedService("s-update", True, "none"), ObservedRoute(100, True)) == A
+
+
+def test_pods_that_are_not_seen_yet_keep_their_hold() -> None:
+    """Scaled 1 -> 3 -> 1 before the new pods were seen: two of them terminate, and still take their GPUs."""
+    world = World(desired=1).serving()
+    world.late_s = 6.0
+    world.run(10)
+    world.desired = 3
+    world.run(1)
+    world.desired = 1
+    world.run(1)
+    assert (world.live("a"), world.held("a")) == (3, 3)
+    world.run(20)
+    assert (world.live("a"), world.held("a")) == (1, 1)
 
 
 def test_the_reasons_tell_the_story_in_order() -> None:

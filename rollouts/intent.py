@@ -61,6 +61,8 @@ def _template(seen: Situation, record: Record) -> Record:
         return _handed_over(seen, record)
     if change is Change.AT_ZERO:
         return _at_zero(seen, record)
+    if seen.limits.stopped:
+        return record  # nothing is begun; it becomes current as soon as nothing runs
     return replace(record, rollout=updates.queued(seen, newest))
 
 

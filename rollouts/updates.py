@@ -327,10 +327,12 @@ def finished(seen: Situation, record: Record) -> Record:
     assert rollout is not None
     assert old is not None
     moved = move(rollout, Event.DRAINED, Phase.COMPLETE, seen.now)
+    named = seen.observed.newest.name == moved.revision
     return replace(
         record,
         phase=Phase.COMPLETE,
         current=moved.revision,
+        collision_count=seen.observed.collision_count if named else record.collision_count,
         replicas=seen.observed.of(moved.revision).replicas or moved.size,
         initialized=True,
         started_at=rollout.held_at,

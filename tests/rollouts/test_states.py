@@ -165,6 +165,19 @@ def test_a_stopped_workload_takes_a_new_template_without_pods() -> None:
     assert (world.record.current, world.record.phase) == (B, Phase.COMPLETE)
 
 
+def test_a_new_template_while_pods_stop_begins_nothing() -> None:
+    world = World().serving()
+    world.limits = replace(world.limits, stopped=True)
+    world.cycle()
+    world.edit("b")
+    while world.live("a"):
+        world.cycle()
+        assert (world.record.rollout, world.held("b")) == (None, 0) or world.record.current == B
+        world.pass_time()
+    world.run(5)
+    assert (world.record.current, world.record.phase) == (B, Phase.UNVERIFIED)
+
+
 @pytest.mark.parametrize("phase", [Phase.QUEUED, Phase.STARTING, Phase.PAUSED, Phase.SHIFTING, Phase.DRAINING])
 def test_stopping_in_the_middle_of_an_update_leaves_no_pod_and_no_hold(phase: Phase) -> None:
     world = World(spec=CANARY, routed=True, gpus={"default": 5 if phase is Phase.QUEUED else 12}).serving()
@@ -301,3 +314,13 @@ def test_without_a_rollout_spec_a_template_edit_is_only_remembered() -> None:
     done = step(Limits(1), world.record, world.look(), 3, world.now)
     assert (done.commands, done.record) == ((), replace(world.record, update=B))
     assert isinstance(done.record, Record)
+
+
+def test_a_name_that_needed_another_count_keeps_it_once_it_is_current() -> None:
+    world = World().serving().edit("b").until(Phase.DRAINING)
+    limits = replace(world.limits, rollout=world.spec)
+    while world.record.current == A:
+        seen = replace(world.look(), collision_count=2)
+        world.record = step(limits, world.record, seen, 3, world.now).record
+        world.pass_time()
+    assert (world.record.current, world.record.collision_count) == (B, 2)

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from autoscaler.api.board import Board, Bounds, Configuration, Leader, Totals
 from autoscaler.model.report import CycleReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
+from autoscaler.model.workload import Mode
 
 WORKLOAD = ("namespace", "workload")
 
@@ -148,6 +149,10 @@ def _report(report: CycleReport) -> Iterator[Metric]:
         ("tidegate_paused", "Paused", "1 while mode is paused"),
     ):
         yield _gauge(name, text, WORKLOAD, [(w.key, float(_is_true(w, kind))) for w in each])
+    observed = [(w.key, float(w.spec.mode is Mode.OBSERVE)) for w in each if w.spec]
+    yield _gauge(
+        "tidegate_observe_only", "1 while mode is observe: counts are decided and not written", WORKLOAD, observed
+    )
     limited = [((*w.key, c.reason), 1.0) for w in each for c in w.conditions if _limits(c.type, c.status)]
     yield _gauge("tidegate_scaling_limited", "1 while a bound or quota binds", (*WORKLOAD, "reason"), limited)
     yield _gauge("tidegate_gpus", "GPUs by state of their replica", (*WORKLOAD, "state"), list(_gpus(each)))

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from autoscaler.model.resources import pod_demand
+
 GROUP: Final = "tidegate.dev"
 WORKLOAD_LABEL: Final = f"{GROUP}/workload"
 OWNER_REVISION_LABEL: Final = f"{GROUP}/owner-revision"  # on every pod of a revision
@@ -118,6 +120,22 @@ class Scalable(Struct, frozen=True):
     status: ScalableStatus = ScalableStatus()
 
 
+class ScaleStatus(Struct, frozen=True):
+    selector: str = ""
+
+
+class ScaleSpec(Struct, frozen=True):
+    replicas: int = 0  # as the API server leaves a zero out
+
+
+class Scale(Struct, frozen=True):
+    """What any object with a scale tells: its count, and the selector of its pods."""
+
+    metadata: Metadata
+    spec: ScaleSpec = ScaleSpec()
+    status: ScaleStatus = ScaleStatus()
+
+
 class PodSpec(Struct, frozen=True):
     node_name: str | None = None
 
@@ -165,6 +183,39 @@ class Autoscaler(Struct, frozen=True):
 
     metadata: Metadata
     spec: AutoscalerSpec = AutoscalerSpec()
+
+
+class PricedContainer(Struct, frozen=True):
+    resources: dict[str, Any] | None = None
+    restart_policy: str | None = None
+
+
+class PricedPodSpec(PodSpec, frozen=True):
+    """With what a pod is charged for."""
+
+    containers: list[PricedContainer] | None = None
+    init_containers: list[PricedContainer] | None = None
+    overhead: dict[str, int | float | str] | None = None
+
+
+class TargetPod(Pod, frozen=True):
+    """A pod whose template we do not know: what it is charged is read from itself, once."""
+
+    spec: PricedPodSpec = PricedPodSpec()
+    demand: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        try:
+            demand = pod_demand(msgspec.to_builtins(self.spec))
+        except ValueError:  # a quantity beyond all bounds is no reason to lose sight of the pod
+            demand = {}
+        msgspec.structs.force_setattr(self, "demand", demand)
+
+
+class TargetObject(Struct, frozen=True):
+    """Of any kind: what its spec holds is its own affair."""
+
+    metadata: ScalableMetadata
 
 
 class ControllerRevision(Struct, frozen=True):

@@ -63,6 +63,19 @@ class Outcome:
         return replace(self, scaled=scaled, reasons=(*before.reasons, *self.reasons))
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What this process last told; what it did not tell, the status may know."""
+
+    conditions: Mapping[WorkloadKey, Conditions]
+    desired: Mapping[WorkloadKey, int]
+
+    def desired_of(self, subject: Subject) -> int | None:
+        status = subject.workload.status
+        stored = status.counts.desired if status and status.counts else None
+        return self.desired.get(subject.key, stored)
+
+
 def compose(
     seen: Snapshot,
     decisions: Mapping[WorkloadKey, ScalingDecision],
@@ -70,10 +83,10 @@ def compose(
     outcomes: Mapping[WorkloadKey, Outcome],
     untrusted_for_s: Mapping[WorkloadKey, float],
     rebuilt: Set[WorkloadKey],
-    told: Mapping[WorkloadKey, Conditions],
+    told: Before,
     limits: Mapping[Domain, ResourceVector],
 ) -> CycleReport:
-    """The frozen report of a cycle. `told`: the conditions that this process last told; else the status knows."""
+    """The frozen report of a cycle."""
     reports = {
         subject.key: _workload_report(
             subject,
@@ -83,11 +96,14 @@ def compose(
             untrusted_for_s.get(subject.key, 0.0),
             seen.patience_s,
             subject.key in rebuilt,
-            told.get(subject.key) or conditions_of(subject.workload),
+            told.conditions.get(subject.key) or conditions_of(subject.workload),
+            told.desired_of(subject),
         )
         for subject in seen.subjects
     }
-    reports |= {report.key: report for report in (_unresolved_report(*each, told) for each in seen.unresolved)}
+    reports |= {
+        report.key: report for report in (_unresolved_report(*each, told.conditions) for each in seen.unresolved)
+    }
     return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, limits))
 
 
@@ -100,6 +116,7 @@ def _workload_report(
     patience_s: float,
     rebuilt: bool,
     before: Conditions,
+    desired_before: int | None,
 ) -> WorkloadReport:
     spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
     phase, message = phase_of(spec, outcome.record, counts, decision, grant)
@@ -131,6 +148,7 @@ def _workload_report(
         counts=counts,
         revision=outcome.record.current,
         update=outcome.record.update,
+        selector=subject.selector,
         spec=spec,
         decision=decision,
         grant=grant,
@@ -138,6 +156,9 @@ def _workload_report(
         error=trouble.message if trouble else None,
     )
     found_events = events(before, report, reason_text(decision))
+    if spec.mode is Mode.OBSERVE and desired_before != decision.desired:
+        note = f"recommends {decision.desired}, {counts.applied} are there; reason: {reason_text(decision)}"
+        found_events = (EventReport("RecommendationChanged", note), *found_events)
     if Reason.REVISION_CREATED in outcome.reasons:
         found_events = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *found_events)
     return replace(report, events=found_events) if found_events else report
@@ -193,6 +214,8 @@ def _mode(spec: WorkloadSpec) -> str:
         return "Stopped"
     if spec.mode is Mode.PAUSED:
         return "Paused"
+    if spec.mode is Mode.OBSERVE:
+        return "Observe"
     return "Manual" if spec.scaling.manual_replicas is not None else "Auto"
 
 

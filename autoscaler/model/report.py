@@ -57,12 +57,13 @@ class WorkloadReport:
     key: WorkloadKey
     phase: str
     phase_message: str
-    scaling_mode: str  # Auto | Manual | Paused | Stopped
+    scaling_mode: str  # Auto | Manual | Paused | Stopped | Observe
     conditions: tuple[ConditionReport, ...] = ()
     events: tuple[EventReport, ...] = ()
     counts: Counts = field(default_factory=Counts)
     revision: str | None = None
     update: str | None = None
+    selector: str = ""  # of a target's pods
     spec: WorkloadSpec | None = None  # None: it could not be resolved
     decision: ScalingDecision | None = None
     grant: Grant | None = None

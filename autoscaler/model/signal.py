@@ -71,9 +71,12 @@ class Quality(StrEnum):
     ABSENT = "absent"  # nobody ever answered, or the page lacks the series
 
 
+_RANKS: Final = {quality: rank for rank, quality in enumerate(Quality)}
+
+
 def worst(qualities: Iterable[Quality]) -> Quality | None:
     """The least trustworthy; None where there are none."""
-    return max(qualities, key=list(Quality).index, default=None)
+    return max(qualities, key=_RANKS.__getitem__, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME
 from autoscaler.settings.rules import BROKEN_RULES
-from autoscaler.settings.scalars import DNS_1035, DNS_1123
+from autoscaler.settings.scalars import API_VERSION_OF_A_KIND, DNS_1035, DNS_1123, DNS_1123_SUBDOMAIN, KIND_NAME
 from autoscaler.settings.yaml12 import Path
 
 _CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
@@ -24,6 +24,9 @@ _SHOWN_MAX: Final = 60
 _WORDS: Final = {
     DNS_1123: "lower-case letters, digits and -, starting and ending with a letter or digit, at most 63 characters",
     DNS_1035: "lower-case letters, digits and -, starting with a letter, not ending in -, at most 63 characters",
+    DNS_1123_SUBDOMAIN: "lower-case letters, digits, - and ., starting and ending with a letter or digit",
+    API_VERSION_OF_A_KIND: "a group and a version such as apps/v1",
+    KIND_NAME: "letters and digits, starting with a capital letter, such as StatefulSet",
     METRIC: METRIC_CHOICE,
     METRIC_NAME: "letters, digits, _ and :, not starting with a digit",
     LABEL_NAME: "letters, digits and _, not starting with a digit",

@@ -24,6 +24,7 @@ TAKEN = {
     "projects",
     "activation_pages",
     "ceilings",
+    "target_kinds",
 }
 WHOLE = {"defaults", "kpa", "ceilings", "prometheus"}  # handed over as one value
 

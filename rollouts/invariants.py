@@ -125,8 +125,8 @@ def _ready_for(seen: Situation, record: Record, percent: int) -> Broken | None:
     if rollout is None:
         return Broken("I2", f"{percent} % without an update")
     update = seen.observed.of(rollout.revision)
-    if rollout.drained:
-        return None  # all traffic is there already
+    if rollout.drained or rollout.verified >= percent:
+        return None  # it was given that before: what drifted is put back
     if rollout.verified == 0 and (update.ready < rollout.size or update.replicas != rollout.size):
         return Broken("I2", f"{percent} % for {rollout.revision}, {update.ready} of {rollout.size} are ready")
     if percent == planner.FULL and update.ready < min(seen.desired, rollout.ready_at_start, seen.spec.max_replicas):

@@ -249,6 +249,8 @@ def _shifting(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     update, current = seen.observed.of(rollout.revision), seen.observed.of(record.current or "")
     if rollout.weight > 0 and update.ready == 0 and current.ready > 0:
         return replace(record, rollout=_retreated(rollout, seen.now))
+    if _unwritten(seen, rollout) and _shut(seen, record, rollout.weight) is not None:
+        return replace(record, rollout=replace(rollout, weight=rollout.verified))
     if rollout.weight != rollout.verified:
         return _verifying(seen, record, rollout)
     if rollout.verified == planner.FULL:
@@ -256,16 +258,32 @@ def _shifting(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         full = move(rollout, Event.FULL, Phase.DRAINING, seen.now, drain_deadline_at=drain_by)
         return replace(record, rollout=full)
     weight = planner.next_weight(seen.spec, rollout, seen.observed.route is not None)
-    first = rollout.verified == 0
-    shut = gates.all_ready(update, rollout.size) if first else gates.warmed(update, seen.spec.warmup)
-    shut = shut or gates.capacity(seen, record, weight)
-    if shut is not None:
+    if (shut := _shut(seen, record, weight)) is not None:
         return shut
     given = replace(rollout, weight=weight, accepted_at=None, served=True)
-    if first:
+    if rollout.verified == 0:
         least = min(current.replicas or 0, planner.size(seen.spec, seen.desired))
         given = replace(given, floor=least, ready_at_start=current.ready)
     return replace(record, rollout=given)
+
+
+def _shut(seen: Situation, record: Record, weight: int) -> str | None:
+    """What must be true at the moment of every weight; before the first one, of every replica."""
+    rollout = record.rollout
+    assert rollout is not None
+    update = seen.observed.of(rollout.revision)
+    every = gates.all_ready(update, rollout.size) if rollout.verified == 0 else None
+    return every or gates.warmed(update, seen.spec.warmup) or gates.capacity(seen, record, weight)
+
+
+def _unwritten(seen: Situation, rollout: Rollout) -> bool:
+    """A higher weight is recorded and nobody carried it out yet: whoever does must look again first."""
+    if rollout.weight <= rollout.verified:
+        return False
+    route = seen.observed.route
+    if route is not None:
+        return route.weight != rollout.weight
+    return seen.observed.service.selects != rollout.revision
 
 
 def _retreated(rollout: Rollout, now: float) -> Rollout:
@@ -298,6 +316,8 @@ def _paused(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     if rollout.weight > 0 and update.ready == 0 and current.ready > 0:
         back = replace(rollout, weight=0, verified=0, step=0, accepted_at=None)
         return replace(record, rollout=replace(back, pause=replace(pause, resumes=Phase.STARTING)))
+    if _unwritten(seen, rollout):
+        return replace(record, rollout=replace(rollout, weight=rollout.verified))
     if pause.until is not None:
         return f"paused at {rollout.weight} % for {pause.until - seen.now:.0f} s more"
     return f"paused at {rollout.weight} % by {'rollout.paused' if pause.by is PausedBy.SPEC else 'a person'}"

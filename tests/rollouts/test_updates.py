@@ -10,7 +10,7 @@ from rollouts.observed import RolloutSpec, WeightStep, WhenQuotaShort
 from rollouts.record import PausedBy, Phase, Why
 from rollouts.revision import NO_REVISION
 from rollouts.verbs import Verb, parse
-from tests.rollouts.world import READY_S, World, revision
+from tests.rollouts.world import READY_S, Cut, World, revision
 
 A, B, C = (revision(letter).name for letter in "abc")
 ROUTED = pytest.mark.parametrize("routed", [False, True], ids=["service", "route"])
@@ -417,6 +417,31 @@ def test_replicas_that_are_lost_while_a_weight_is_being_proven_give_the_traffic_
     rollout = world.record.rollout
     assert rollout is not None
     assert (rollout.phase, rollout.reason, world.weight) == (Phase.STARTING, Why.REPLICAS_LOST, 0)
+
+
+def test_a_weight_that_a_crash_left_undone_is_checked_again_before_it_is_written() -> None:
+    world = World(spec=CANARY, routed=True).serving().edit("b").until(Phase.WARMING)
+    world.pass_time()
+    world.cut_at = world.calls + 2  # the record is saved, the route is not written
+    with pytest.raises(Cut):
+        world.cycle()
+    assert (world.record.rollout.weight if world.record.rollout else None, world.weight) == (10, 0)
+    world.kill(B, 1)
+    world.run(2)
+    assert world.weight == 0
+    world.run(400, World.settled)
+    assert world.record.current == B
+
+
+def test_a_verified_weight_that_drifted_is_put_back() -> None:
+    world = World(spec=CANARY, routed=True).serving().edit("b").until(Phase.PAUSED)
+    world.weight = 70
+    world.cycle()
+    assert world.weight == 10
+    world.weight = 0
+    world.kill(B, 1)
+    world.cycle()
+    assert world.weight == 10
 
 
 def test_drain_ends_at_its_timeout_where_requests_never_end() -> None:

@@ -31,7 +31,9 @@ class ObservedRevision:
     serving: frozenset[str] = frozenset()  # names of the ready pods that Services may select (groups: leaders)
     in_flight: int | None = None  # requests, over all its serving pods; None: not known of every one
     last_request_at: float | None = None  # its pods' request counters last rose then; None: never, as far as is known
-    settled: bool = True  # its controller has acted on the present spec, and its pods are seen as they are since then
+    settled: bool = (
+        True  # its controller has acted on the present spec (or it is gone), and the pods are seen since then
+    )
     counted_at: float | None = None  # every serving pod's counters are known up to then; None: of some they are not
 
     @property
@@ -41,7 +43,7 @@ class ObservedRevision:
 
     @property
     def gone(self) -> bool:
-        return self.replicas is None and self.live == 0
+        return self.replicas is None and self.live == 0 and self.settled
 
 
 @dataclass(frozen=True, slots=True)

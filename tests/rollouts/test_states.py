@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rollouts.machine import Reason, step
-from rollouts.observed import Limits, ObservedRoute, ObservedService, RolloutSpec, WeightStep
+from rollouts.observed import Limits, ObservedRevision, ObservedRoute, ObservedService, RolloutSpec, WeightStep
 from rollouts.rebuild import rebuild, serving
 from rollouts.record import Phase, Record, Why
 from rollouts.verbs import Verb
@@ -292,6 +292,12 @@ def test_pods_that_are_not_seen_yet_keep_their_hold() -> None:
     assert (world.live("a"), world.held("a")) == (3, 3)
     world.run(20)
     assert (world.live("a"), world.held("a")) == (1, 1)
+
+
+def test_a_deleted_object_is_gone_only_when_its_pods_would_be_seen() -> None:
+    assert ObservedRevision(A, None).gone
+    assert not ObservedRevision(A, None, settled=False).gone
+    assert not ObservedRevision(A, None, terminating=1).gone
 
 
 def test_the_reasons_tell_the_story_in_order() -> None:

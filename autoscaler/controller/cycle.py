@@ -169,7 +169,7 @@ class Cycle:
 
     def observe(self) -> Snapshot:
         seen = snapshot.take(self._store, self._signals, self._activations, self._resolver, self._clock())
-        self._signals.set_targets(snapshot.scrape_targets(seen))
+        self._signals.set_targets(snapshot.scrape_targets(seen, self._resolver.operator.republish))
         return seen
 
     def decide(self, seen: Snapshot) -> tuple[Snapshot, Decisions]:
@@ -266,9 +266,7 @@ class Cycle:
             if memory.rebuilt_at is not None and seen.at_s - memory.rebuilt_at < REBUILT_SHOWN_S
         }
         before = reporting.Before(self._told, self._desired)
-        return reporting.compose(
-            seen, decisions, grants, outcomes, waited, rebuilt, before, self._resolver.operator.limits
-        )
+        return reporting.compose(seen, decisions, grants, outcomes, waited, rebuilt, before, self._resolver.operator)
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:
         """Runs one workload's step; the one place that turns its errors into a value."""

@@ -15,8 +15,9 @@ from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
 from autoscaler.controller.phases import phase_of
 from autoscaler.controller.snapshot import Snapshot, Subject
-from autoscaler.controller.specs import Unresolved
+from autoscaler.controller.specs import Operator, Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
+from autoscaler.model.foreign import Measure
 from autoscaler.model.report import (
     ConditionReport,
     Counts,
@@ -84,7 +85,7 @@ def compose(
     untrusted_for_s: Mapping[WorkloadKey, float],
     rebuilt: Set[WorkloadKey],
     told: Before,
-    limits: Mapping[Domain, ResourceVector],
+    operator: Operator,
 ) -> CycleReport:
     """The frozen report of a cycle."""
     reports = {
@@ -98,13 +99,14 @@ def compose(
             subject.key in rebuilt,
             told.conditions.get(subject.key) or conditions_of(subject.workload),
             told.desired_of(subject),
+            _measures(subject) if operator.republish else {},
         )
         for subject in seen.subjects
     }
     reports |= {
         report.key: report for report in (_unresolved_report(*each, told.conditions) for each in seen.unresolved)
     }
-    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, limits))
+    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, operator.limits))
 
 
 def _workload_report(
@@ -117,6 +119,7 @@ def _workload_report(
     rebuilt: bool,
     before: Conditions,
     desired_before: int | None,
+    measures: Mapping[Measure, float],
 ) -> WorkloadReport:
     spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
     phase, message = phase_of(spec, outcome.record, counts, decision, grant)
@@ -154,6 +157,7 @@ def _workload_report(
         grant=grant,
         scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
         error=trouble.message if trouble else None,
+        measures=measures,
     )
     found_events = events(before, report, reason_text(decision))
     if spec.mode is Mode.OBSERVE and desired_before != decision.desired:
@@ -207,6 +211,13 @@ def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: 
         unscheduled=seen.unscheduled if seen else 0,
         terminating=seen.terminating if seen else 0,
     )
+
+
+def _measures(subject: Subject) -> Mapping[Measure, float]:
+    """What is republished of a workload: what its pods show, and how many are ready. The unknown has no entry."""
+    signals, ready = subject.observation.signals, subject.observation.ready
+    shown = signals.measures if signals else {}
+    return shown if ready is None else {**shown, Measure.REPLICAS: float(ready)}
 
 
 def _mode(spec: WorkloadSpec) -> str:

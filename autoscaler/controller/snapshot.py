@@ -382,13 +382,13 @@ def _address(pod: Pod) -> PodAddress:
     return PodAddress(pod.metadata.name, pod.metadata.uid, pod.status.pod_ip or "")
 
 
-def scrape_targets(snapshot: Snapshot) -> dict[WorkloadKey, ScrapeTarget]:
-    """The pods to scrape: those that serve."""
+def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[WorkloadKey, ScrapeTarget]:
+    """The pods to scrape: those that serve, where a signal or what is republished needs them."""
     targets = {}
     for subject in snapshot.subjects:
         serving, signals = subject.spec.serving, subject.spec.scaling.signals
-        if subject.pods and signals:
+        if subject.pods and (signals or republish):
             targets[subject.key] = ScrapeTarget(
-                serving.metrics_port, serving.metrics_path, serving.engine, signals, subject.pods
+                serving.metrics_port, serving.metrics_path, serving.engine, signals, subject.pods, republish
             )
     return targets

@@ -71,6 +71,7 @@ class Operator:
     pages: frozenset[str] = frozenset()  # names of activation pages
     ceiling_replicas: int | None = None
     target_kinds: Mapping[tuple[str, str], str] = field(default_factory=dict)  # apiVersion and kind -> plural
+    republish: bool = False  # the series of model/foreign.py
 
 
 @dataclass(frozen=True, slots=True)

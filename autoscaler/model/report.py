@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaler.model.decision import Grant, ScalingDecision
+from autoscaler.model.foreign import Measure
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 
 
@@ -69,6 +70,7 @@ class WorkloadReport:
     grant: Grant | None = None
     scaled: tuple[int, int] | None = None  # (from, to), where a count was written
     error: str | None = None  # why the step could not be carried out
+    measures: Mapping[Measure, float] = field(default_factory=dict)  # empty where nothing is republished
 
     def condition(self, kind: str) -> ConditionReport | None:
         return next((each for each in self.conditions if each.type == kind), None)

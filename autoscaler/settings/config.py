@@ -232,6 +232,14 @@ class Api(Section):
     port: Port = 8080
 
 
+class Metrics(Section):
+    """The daemon's page /metrics."""
+
+    republish: Annotated[bool, Field(strict=True)] = True
+    """Also what the pods show, for each workload under the names that guides use: inference_request_count and others,
+    at most nine series a workload. Workloads of a fixed size are read for it, too."""
+
+
 class Log(Section):
     level: LogLevel = LogLevel.INFO
     format: LogFormat = LogFormat.AUTO
@@ -428,6 +436,7 @@ class Config(BaseSettings):
     scrape: Scrape = Scrape()
     prometheus: Prometheus = Prometheus()
     api: Api = Api()
+    metrics: Metrics = Metrics()
     log: Log = Log()
     watch: Watch = Watch()
     writes: Writes = Writes()

@@ -34,6 +34,7 @@ class Track:
     buckets: dict[float, float] = field(default_factory=dict)  # a histogram's newest page
     counted_at_s: float | None = None  # of that newest page
     increases: list[tuple[float, float]] = field(default_factory=list)  # of a counter, by page
+    grown: float = 0.0  # a counter's, since its first page
     intervals: list[tuple[float, dict[float, float]]] = field(default_factory=list)  # of a histogram, what grew
     window: dict[float, float] = field(default_factory=dict)  # the sum of `intervals`, with every bound
 
@@ -53,6 +54,7 @@ class Track:
             if grown > 0:
                 self.increases.append((at_s, grown))
                 del self.increases[:-_MAX_INCREASES]
+                self.grown += grown
             # A label set that is away for a page must not be counted anew when it is back.
             counts = self.counts | counts if len(self.counts) + len(counts) <= 2 * MAX_SERIES else counts
         self.counts, self.counted_at_s = counts, at_s
@@ -140,6 +142,11 @@ class PodHistory:
         tracks = [self.tracks[key] for key in keys]
         present = sum(track.value or 0.0 for track in tracks if track.kind is Kind.GAUGE)
         return present + sum(track.increase_since(since_s) for track in tracks), known[1]
+
+    def grown(self, name: str) -> float:
+        """What the counters of a signal grew by since the pod's first page; 0 where it has none."""
+        keys = self.plan.signals.get(name, ()) if self.plan is not None else ()
+        return sum(self.tracks[key].grown for key in keys)
 
     def histogram(self, name: str, since_s: float) -> Mapping[float, float]:
         """The observations of a latency-like signal by bucket, that ended after this instant."""

@@ -18,6 +18,7 @@ TAKEN = {
     "scrape.pages_per_second",
     "prometheus",
     "log.level",
+    "metrics.republish",
     "writes.budget_per_second",
     "defaults",
     "kpa",

@@ -141,7 +141,13 @@ class Fleet:
                 }
                 for pod, replica in sorted(load.replicas.items())
             }
-            counts = {"gateway_pending": len(load.gateway), "gateway_total": load.gateway_total, "lost": load.lost}
+            counts = {
+                "gateway_pending": len(load.gateway),
+                "gateway_total": load.gateway_total,
+                "lost": load.lost,
+                "refused": load.refused,
+                "slowest_s": load.slowest_s,
+            }
             answer[f"{namespace}/{name}"] = {"pods": pods, "worker_pages": workload.worker_pages, **counts}
         return answer
 
@@ -214,13 +220,17 @@ class Fleet:
         replica.add(mine, self._clock())
         if not asked.get("stream"):
             await finished.wait()
+            if mine.refused:
+                return web.Response(status=503)
             return web.json_response(_completion("token " * replica.offer.output_tokens, "stop"))
+        if mine.refused:
+            return web.Response(status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        pause_s = replica.offer.service_time_s * (1 - PREFILL_SHARE) / replica.offer.output_tokens
         while not finished.is_set():
             if mine in replica.running:
                 await response.write(f"data: {json.dumps(_completion('token ', None))}\n\n".encode())
+            pause_s = mine.service_s * (1 - PREFILL_SHARE) / replica.offer.output_tokens
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), max(pause_s, TICK_S))
         await response.write(f"data: {json.dumps(_completion('', 'stop'))}\n\ndata: [DONE]\n\n".encode())

@@ -51,11 +51,12 @@ class Offer:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request. `done` is called when its last token is out."""
+    """One request. `done` is called when its last token is out; `tokens`: how many it asks for, if not the offer's."""
 
     arrived_at: float
     done: Callable[[], None] | None = None
     started_at: float = 0.0
+    tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -108,10 +109,24 @@ class Replica:
         self.waiting.append(request)
         self._fill(now)
 
+    def abort(self, request: Request) -> None:
+        """Its client went away: it is no longer served, and counts as nothing finished."""
+        self.running.discard(request)
+        if request in self.waiting:
+            self.waiting.remove(request)
+
+    def service_s(self, request: Request) -> float:
+        """How long it is served: each token takes what one of the offer's takes."""
+        if request.tokens is None:
+            return self.offer.service_time_s
+        return self.offer.service_time_s * request.tokens / self.offer.output_tokens
+
     def advance(self, now: float) -> None:
         """Let time pass."""
         while self._events and self._events[0][0] <= now:
             at, _, first_token, request = heapq.heappop(self._events)
+            if request not in self.running:
+                continue  # its client went away
             if first_token:
                 self.histograms[Quantity.TTFT].observe(at - request.arrived_at)
             else:
@@ -130,8 +145,11 @@ class Replica:
         return min(1.0, used / (offer.slots * (offer.prompt_tokens + offer.output_tokens)))
 
     def _tokens_of(self, request: Request, now: float) -> int:
-        decoding = (now - request.started_at) / self.offer.service_time_s - PREFILL_SHARE
-        return int(self.offer.output_tokens * min(1.0, max(0.0, decoding / (1 - PREFILL_SHARE))))
+        decoding = (now - request.started_at) / self.service_s(request) - PREFILL_SHARE
+        return int(self._asked(request) * min(1.0, max(0.0, decoding / (1 - PREFILL_SHARE))))
+
+    def _asked(self, request: Request) -> int:
+        return self.offer.output_tokens if request.tokens is None else request.tokens
 
     def _fill(self, now: float) -> None:
         while self.waiting and len(self.running) < self.offer.slots:
@@ -139,7 +157,7 @@ class Replica:
             request.started_at = now
             self.running.add(request)
             self.prompt_tokens += self.offer.prompt_tokens
-            service_s = self.offer.service_time_s
+            service_s = self.service_s(request)
             for share, first_token in ((PREFILL_SHARE, True), (1.0, False)):
                 self._order += 1
                 heapq.heappush(self._events, (now + share * service_s, self._order, first_token, request))
@@ -147,9 +165,9 @@ class Replica:
     def _finish(self, request: Request, at: float) -> None:
         self.running.discard(request)
         self.finished += 1
-        self._finished_tokens += self.offer.output_tokens
+        self._finished_tokens += self._asked(request)
         self.histograms[Quantity.LATENCY].observe(at - request.arrived_at)
-        gaps = max(1, self.offer.output_tokens - 1)
+        gaps = max(1, self._asked(request) - 1)
         decoding_s = (at - request.started_at) * (1 - PREFILL_SHARE)
         self.histograms[Quantity.ITL].observe(decoding_s / gaps, gaps)
         if request.done is not None:

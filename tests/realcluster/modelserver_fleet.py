@@ -20,6 +20,7 @@ from tests.realcluster.modelserver_watch import Pod, PodWatch
 TICK_S: Final = 0.02
 HISTORY: Final = 200_000
 WORKER_SHOWS: Final = 50  # requests running
+POD_HEADER: Final = "X-Served-By"  # the pod that answered
 _TEXT: Final = "text/plain"
 
 Key = tuple[str, str]  # namespace, workload
@@ -161,7 +162,13 @@ class Fleet:
         return self.workload((pod.namespace, pod.workload))
 
     async def _open(self, pod: Pod) -> None:
-        server = web.Server(lambda request: self._answer(pod, request), handler_cancellation=True, access_log=None)
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            response = await self._answer(pod, request)
+            if not response.prepared:
+                response.headers[POD_HEADER] = pod.name
+            return response
+
+        server = web.Server(answer, handler_cancellation=True, access_log=None)
         try:
             socket = await asyncio.get_running_loop().create_server(server, pod.ip, pod.port)
         except OSError:
@@ -185,7 +192,7 @@ class Fleet:
         if request.path == "/metrics":
             return await self._metrics(pod, workload, replica, request)
         if request.path == "/v1/completions" and request.method == "POST":
-            return await self._complete(workload, replica, request)
+            return await self._complete(pod, workload, replica, request)
         return web.Response(status=404)
 
     async def _metrics(
@@ -205,17 +212,27 @@ class Fleet:
             workload.record(pod.name, now)
         return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _complete(self, workload: Workload, replica: Replica, request: web.BaseRequest) -> web.StreamResponse:
-        """A completion, streamed or whole, that takes its turn in the replica's queue."""
+    async def _complete(
+        self, pod: Pod, workload: Workload, replica: Replica, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        """A completion, streamed or whole, that takes its turn in the replica's queue; cut when its client goes."""
         asked = json.loads(await request.read() or b"{}")
         finished = asyncio.Event()
-        mine = Request(0.0, finished.set)
+        mine = Request(0.0, finished.set, tokens=asked.get("max_tokens") or None)
         workload.load.advance(self._clock())
         replica.add(mine, self._clock())
-        if not asked.get("stream"):
+        try:
+            if asked.get("stream"):
+                return await self._stream(pod, replica, mine, finished, request)
             await finished.wait()
-            return web.json_response(_completion("token " * replica.offer.output_tokens, "stop"))
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        finally:
+            replica.abort(mine)  # nothing where it has finished
+        return web.json_response(_completion("token " * (mine.tokens or replica.offer.output_tokens), "stop"))
+
+    async def _stream(
+        self, pod: Pod, replica: Replica, mine: Request, finished: asyncio.Event, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", POD_HEADER: pod.name})
         await response.prepare(request)
         pause_s = replica.offer.service_time_s * (1 - PREFILL_SHARE) / replica.offer.output_tokens
         while not finished.is_set():

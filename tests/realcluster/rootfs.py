@@ -1,13 +1,13 @@
 """Runs one program with directories of its own in the root of the file system.
 
 As a script: ``python rootfs.py ROOT /certs=SOURCE... NAME=VALUE... [--orphaned] -- COMMAND...``. ROOT, an empty
-directory, becomes a copy of / in which every top-level directory is the machine's own, and beside them /certs is SOURCE.
-For programs whose paths are fixed when they are built, and two of which want different things there. NAME=VALUE goes
-into COMMAND's environment.
+directory, becomes a copy of / in which every top-level directory is the machine's own, and beside them /certs is
+SOURCE. For programs whose paths are fixed when they are built, and two of which want different things there. NAME=VALUE
+goes into COMMAND's environment.
 
 Only in the private namespace (sandbox.py), where nothing of it reaches the machine; the mounts are COMMAND's alone and
-end with it. The process becomes COMMAND, so its pid stays. With --orphaned it waits until its parent is gone: Envoy asks
-the kernel to be ended with its parent, which must then be process 1.
+end with it. The process becomes COMMAND, so its pid stays. With --orphaned it waits until its parent is gone: Envoy
+asks the kernel to be ended with its parent, which must then be process 1.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ HTTPRoutes of all namespaces; tests are told apart by the host that their route 
 Envoy runs in a pod, which is KWOK's; the process that we start is what that pod's container would run.
 
 Not as in a cluster: killing Envoy changes no status; there is no kube-proxy, so clients ask the pod's own address. Both
-programs listen on fixed ports of the private network (8080, 8081, 18000, 18002, 19000, 19001, 19003), so there can be one only.
+programs listen on fixed ports of the private network (8080, 8081, 18000, 18002, 19000, 19001, 19003), so there can be
+one only.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def owner(manager: str, operation: str, fields: Any, at: str = "2026-01-01T00:00
     return {"manager": manager, "operation": operation, "time": at, "fieldsV1": fields}
 
 
-RULES = {"f:spec": {"f:rules": {}}}
+RULES: dict[str, Any] = {"f:spec": {"f:rules": {}}}
 
 
 def route(*rules: dict[str, Any], **others: Any) -> HTTPRoute:

@@ -184,7 +184,7 @@ class Resolver:
         if missing:
             raise AssetError(
                 f"the control plane is not built ({', '.join(missing)} missing): "
-                "run `python -m tests.realcluster.assets` once, about 12 min on two cores"
+                "run `python -m tests.realcluster.assets` once, about 15 min on two cores"
             )
         return found
 

@@ -15,6 +15,7 @@ from autoscaler.cluster.resources import REVISION_LABEL, Service
 from autoscaler.cluster.traffic.service import ServiceTraffic
 from autoscaler.controller.specs import Operator, resolve
 from autoscaler.model.workload import WorkloadSpec
+from rollouts.revision import NO_REVISION
 from tests.realcluster.cluster import Cluster
 
 FIRST, SECOND = "llama-11111111", "llama-22222222"
@@ -89,6 +90,18 @@ async def test_after_the_stamp_only_the_new_leaders_selectors_count(
     assert [new.get(name)["metadata"]["resourceVersion"] for name in (service, f"{service}-update")] == versions
     await new.traffic.select(service, SECOND, exists=True)
     assert new.selects(service) == SECOND
+
+
+async def test_an_update_service_that_selects_nobody_needs_no_stamp(
+    client: KubernetesClient, cluster: Cluster, namespace: str
+) -> None:
+    old, new = (Leader(client, cluster, namespace, epoch, None) for epoch in (1, 2))
+    await old.traffic.select("llama", FIRST, exists=False)
+    await old.traffic.select("llama-update", NO_REVISION, exists=False)
+    new.look()
+    await new.traffic.stamp()
+    epochs = [new.get(name)["metadata"]["annotations"]["tidegate.dev/epoch"] for name in ("llama", "llama-update")]
+    assert epochs == ["2", "1"]
 
 
 async def test_a_service_that_serves_another_workload_is_not_stamped(

@@ -56,10 +56,17 @@ class ServiceTraffic:
         self._epoch = epoch
 
     async def stamp(self) -> None:
-        """Makes our Services carry the epoch: no selector that an earlier leader sent takes effect any more."""
-        for name in (self._spec.service, update_service_name(self._spec.service)):
+        """Makes our Services carry the epoch: no selector that an earlier leader sent takes effect any more.
+
+        An update Service that selects nobody gets no traffic, so whatever comes late to it is harmless; it is left out,
+        because a take-over has this to do for every workload.
+        """
+        update_service = update_service_name(self._spec.service)
+        for name in (self._spec.service, update_service):
             there = self._observed(name)
             if there is None or self._another(there) is not None or epoch_of(there.metadata) == self._epoch:
+                continue
+            if name == update_service and observe(name, there).selects in (None, NO_REVISION):
                 continue
             with contextlib.suppress(NotFound):  # gone meanwhile: nothing that was sent for it takes effect
                 answer = await stamp(self._api, self._path(name), there.metadata, self._epoch)

@@ -109,11 +109,14 @@ class Replica:
         self.waiting.append(request)
         self._fill(now)
 
-    def abort(self, request: Request) -> None:
-        """Its client went away: it is no longer served, and counts as nothing finished."""
-        self.running.discard(request)
-        if request in self.waiting:
+    def abort(self, request: Request, now: float) -> None:
+        """Its client went away: it is served no longer and never finishes, but its tokens were made."""
+        if request in self.running:
+            self._finished_tokens += self._tokens_of(request, now)
+            self.running.discard(request)
+        elif request in self.waiting:
             self.waiting.remove(request)
+        self._fill(now)
 
     def service_s(self, request: Request) -> float:
         """How long it is served: each token takes what one of the offer's takes."""

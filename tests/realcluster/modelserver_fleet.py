@@ -226,7 +226,7 @@ class Fleet:
                 return await self._stream(pod, replica, mine, finished, request)
             await finished.wait()
         finally:
-            replica.abort(mine)  # nothing where it has finished
+            replica.abort(mine, self._clock())  # nothing where it has finished
         return web.json_response(_completion("token " * (mine.tokens or replica.offer.output_tokens), "stop"))
 
     async def _stream(

@@ -40,7 +40,7 @@ class Copies(dict[str, Watched[T]]):
             yield from copy
 
     def assume(self, item: T) -> None:
-        copy = self.get("") or self.get(item.metadata.namespace)
+        copy = self.get("", self.get(item.metadata.namespace))  # one that is empty is a copy, too
         if copy is not None:
             copy.assume(item)
 

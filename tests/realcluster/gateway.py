@@ -68,8 +68,11 @@ def start(cluster: Cluster) -> Gateway:
     controller = cluster.processes.setdefault(CONTROLLER, Process(CONTROLLER, _controller(cluster), cluster.directory))
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a run share one control plane
-        if not controller.started():
+        if not (directory / "ready").exists():
+            if controller.started():
+                raise StartError("another worker could not start the Gateway; its first error says why")
             _bring_up(cluster, controller, directory)
+            (directory / "ready").touch()
     pod = _pod(cluster)
     # Envoy's own command is made of its pod's; who only needs the process knows it by its pid file
     cluster.processes.setdefault(PROXY, Process(PROXY, (), cluster.directory))

@@ -55,7 +55,7 @@ def address_of(route: Route, namespace: str) -> RuleAddress:
 
 
 def look(route: Route) -> HTTPRoute:
-    return msgspec.convert(route.get(), HTTPRoute)
+    return msgspec.json.decode(msgspec.json.encode(route.get()), type=HTTPRoute)
 
 
 def seen(route: Route, namespace: str) -> ObservedRoute:

@@ -100,8 +100,7 @@ def _environment(cluster: Cluster) -> dict[str, str]:
 
 
 def _bring_up(cluster: Cluster, controller: Process, directory: Path) -> None:
-    for part in CRDS:
-        cluster.kubectl("apply", "--server-side", f"--filename={cluster.programs[part]}")
+    cluster.kubectl("apply", "--server-side", *(f"--filename={cluster.programs[part]}" for part in CRDS))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
     cluster.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     _write_keys(cluster, directory)

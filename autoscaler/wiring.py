@@ -67,6 +67,8 @@ def operator_of(config: Config) -> Operator:
         limits=limits,
         pages=frozenset(config.activation_pages),
         ceiling_replicas=config.ceilings.max_replicas,
+        target_kinds={(each.api_version, each.kind): each.resource for each in config.target_kinds},
+        republish=config.metrics.republish,
     )
 
 

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from autoscaler.model.resources import pod_demand
+
 GROUP: Final = "tidegate.dev"
 WORKLOAD_LABEL: Final = f"{GROUP}/workload"
 OWNER_REVISION_LABEL: Final = f"{GROUP}/owner-revision"  # on every pod of a revision
@@ -97,7 +99,7 @@ class ManagedFields(Struct, frozen=True):
         msgspec.structs.force_setattr(self, "fields_v1", self.fields_v1.copy())
 
 
-class ManagedMetadata(Metadata, frozen=True):
+class ScalableMetadata(Metadata, frozen=True):
     managed_fields: list[ManagedFields] | None = None
 
 
@@ -119,9 +121,25 @@ class ScalableStatus(Struct, frozen=True):
 class Scalable(Struct, frozen=True):
     """The object of a revision, whatever its kind: a Deployment, or a LeaderWorkerSet, whose replicas are groups."""
 
-    metadata: ManagedMetadata
+    metadata: ScalableMetadata
     spec: ScalableSpec = ScalableSpec()
     status: ScalableStatus = ScalableStatus()
+
+
+class ScaleStatus(Struct, frozen=True):
+    selector: str = ""
+
+
+class ScaleSpec(Struct, frozen=True):
+    replicas: int = 0  # as the API server leaves a zero out
+
+
+class Scale(Struct, frozen=True):
+    """What any object with a scale tells: its count, and the selector of its pods."""
+
+    metadata: Metadata
+    spec: ScaleSpec = ScaleSpec()
+    status: ScaleStatus = ScaleStatus()
 
 
 class PodSpec(Struct, frozen=True):
@@ -239,9 +257,42 @@ class RouteSpec(Struct, frozen=True):
 
 
 class HTTPRoute(Struct, frozen=True):
-    metadata: ManagedMetadata
+    metadata: ScalableMetadata
     spec: RouteSpec = RouteSpec()
     status: RouteStatus = RouteStatus()
+
+
+class PricedContainer(Struct, frozen=True):
+    resources: dict[str, Any] | None = None
+    restart_policy: str | None = None
+
+
+class PricedPodSpec(PodSpec, frozen=True):
+    """With what a pod is charged for."""
+
+    containers: list[PricedContainer] | None = None
+    init_containers: list[PricedContainer] | None = None
+    overhead: dict[str, int | float | str] | None = None
+
+
+class TargetPod(Pod, frozen=True):
+    """A pod whose template we do not know: what it is charged is read from itself, once."""
+
+    spec: PricedPodSpec = PricedPodSpec()
+    demand: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        try:
+            demand = pod_demand(msgspec.to_builtins(self.spec))
+        except ValueError:  # a quantity beyond all bounds is no reason to lose sight of the pod
+            demand = {}
+        msgspec.structs.force_setattr(self, "demand", demand)
+
+
+class TargetObject(Struct, frozen=True):
+    """Of any kind: what its spec holds is its own affair."""
+
+    metadata: ScalableMetadata
 
 
 class ControllerRevision(Struct, frozen=True):

@@ -21,6 +21,7 @@ from autoscaler.cluster.resources import (
     Scalable,
     Service,
 )
+from autoscaler.cluster.targets import Targets
 from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 
 T = TypeVar("T", bound=HasMetadata)
@@ -122,6 +123,7 @@ class Store:
         self.services = copies(resources.SERVICES, Service, "")
         self.horizontal_pod_autoscalers = copies(resources.HORIZONTAL_POD_AUTOSCALERS, Autoscaler, "")
         self.scaled_objects = copies(resources.SCALED_OBJECTS, Autoscaler, "", optional=True)
+        self.targets = Targets(api, outages)
         self._slices_by_service = Index[EndpointSlice, list[EndpointSlice]](resources.SERVICE_LABEL, _as_list)
         self.http_routes: Copies[HTTPRoute] = Copies()
         self.endpoint_slices: Copies[EndpointSlice] = Copies()
@@ -153,6 +155,7 @@ class Store:
         async with asyncio.TaskGroup() as group:
             for copy in self.copies:
                 group.create_task(copy.run())
+            group.create_task(self.targets.run())
 
     def pods_by_revision(self) -> Mapping[GroupKey, list[Pod]]:
         """Pods by (namespace, owner revision)."""

@@ -87,7 +87,10 @@ def unresolved(why: Unresolved) -> tuple[ConditionReport, ...]:
     """Conditions of a workload that cannot be worked on. Everything that runs stays as it is."""
     found = [
         ConditionReport(
-            why.condition, Status.FALSE if why.condition == "ScalingActive" else Status.TRUE, why.reason, why.message
+            why.condition,
+            Status.FALSE if why.condition in ("ScalingActive", "AbleToScale") else Status.TRUE,
+            why.reason,
+            why.message,
         ),
         ConditionReport("Stalled", Status.TRUE, why.reason, why.message),
     ]
@@ -124,6 +127,8 @@ def _able_to_scale(facts: Facts) -> ConditionReport:
 
 def _scaling_active(facts: Facts) -> ConditionReport:
     decision = facts.decision
+    if facts.spec.mode is Mode.OBSERVE:
+        return ConditionReport("ScalingActive", Status.FALSE, "ScalingDisabled", "mode is observe: nothing is written")
     off = {Rule.STOPPED: "stopped", Rule.MANUAL: "spec.replicas is set", Rule.PAUSED: "mode is paused"}
     if decision.rule in off:
         return ConditionReport("ScalingActive", Status.FALSE, "ScalingDisabled", off[decision.rule])

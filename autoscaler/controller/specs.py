@@ -36,6 +36,7 @@ from autoscaler.model.workload import (
     Protocol,
     ScalingSpec,
     ServingSpec,
+    TargetSpec,
     WorkloadKey,
     WorkloadSpec,
 )
@@ -51,7 +52,8 @@ KV_CACHE_THRESHOLD: Final = 0.8
 PERCENTILE: Final = 99.0
 LEAST_THRESHOLD: Final = 1e-6
 MOST_THRESHOLD: Final = 1e12
-_NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size")
+_NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size", "a whole targetRef")
+KNATIVE: Final = "serving.knative.dev/"
 LATENCIES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
 UTILIZED: Final = frozenset({Signal.CONCURRENCY, Signal.THROUGHPUT})
 
@@ -68,6 +70,8 @@ class Operator:
     limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)
     pages: frozenset[str] = frozenset()  # names of activation pages
     ceiling_replicas: int | None = None
+    target_kinds: Mapping[tuple[str, str], str] = field(default_factory=dict)  # apiVersion and kind -> plural
+    republish: bool = False  # the series of model/foreign.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class Resolver:
         self.operator = operator
         self._known: dict[str, tuple[int, WorkloadSpec | Unresolved]] = {}  # by uid
         self._newest: dict[str, tuple[object, tuple[Revision, int]]] = {}  # by uid: made from what, and what it is
+        self._prices: dict[str, ResourceVector] = {}  # by uid: of a target's replica, as last seen
 
     def resolve(self, workload: InferenceWorkload) -> WorkloadSpec | Unresolved:
         meta = workload.metadata
@@ -121,9 +126,15 @@ class Resolver:
             known = self._newest[meta.uid] = (made_from, (newest, collisions))
         return known[1]
 
+    def price(self, uid: str, seen: ResourceVector | None) -> ResourceVector | None:
+        """Of a replica of a target: what its pods show, else showed last; None where none was seen yet."""
+        if seen is not None:
+            self._prices[uid] = seen
+        return self._prices.get(uid)
+
     def forget_all_but(self, uids: Set[str]) -> None:
         """Drops what is remembered of deleted workloads."""
-        for memory in (self._known, self._newest):
+        for memory in (self._known, self._newest, self._prices):
             for uid in memory.keys() - uids:
                 del memory[uid]
 
@@ -144,16 +155,20 @@ class _Wrong(Exception):
 def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
     spec, defaults, meta = workload.spec, operator.defaults, workload.metadata
     serving = merged(spec.serving or Serving(), defaults.serving)
-    if _group_of(serving) is None or serving.port is None:
+    target = _target(serving, operator)
+    if (_group_of(serving) is None and target is None) or serving.port is None:
         raise _Wrong("TemplateInvalid", "Incomplete", f"spec.serving needs {' or '.join(_NEEDED)}, and port")
     service = spec.traffic.service if spec.traffic else None
+    mode = Mode(spec.mode or defaults.mode or Mode.ACTIVE)
+    if mode is Mode.OBSERVE and target is None:
+        raise ValueError("spec.mode is observe, which needs spec.serving.targetRef; allowed here: active, paused")
     return WorkloadSpec(
         key=WorkloadKey(meta.namespace, meta.name),
         uid=meta.uid,
         generation=meta.generation,
         created_at=unix_seconds(meta.creation_timestamp) if meta.creation_timestamp else 0.0,
         desired_phase=DesiredPhase(spec.desired_phase or defaults.desired_phase or DesiredPhase.RUNNING),
-        mode=Mode(spec.mode or defaults.mode or Mode.ACTIVE),
+        mode=mode,
         project=_project(spec.project, meta.namespace, operator),
         node_pool=DEFAULT_POOL,
         priority=Priority(spec.priority or defaults.priority or Priority.VERY_HIGH),
@@ -165,8 +180,24 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
         service=service or meta.name,
         own_service=service is None or service == meta.name,
         orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
-        initialization_timeout_s=serving.initialization_timeout_seconds,
+        initialization_timeout_s=None if target else serving.initialization_timeout_seconds,
+        target=target,
     )
+
+
+def _target(serving: Serving, operator: Operator) -> TargetSpec | None:
+    """The object to scale, if its kind is one that the operator allows."""
+    ref = serving.target_ref
+    if ref is None or not (ref.api_version and ref.kind and ref.name):
+        return None
+    given = f"spec.serving.targetRef is {ref.api_version} {ref.kind}"
+    if ref.api_version.startswith(KNATIVE):
+        raise ValueError(f"{given}, which Knative scales itself; move its pod template to spec.serving.deployment")
+    resource = operator.target_kinds.get((ref.api_version, ref.kind))
+    if resource is None:
+        allowed = ", ".join(f"{version} {kind}" for version, kind in operator.target_kinds) or "none"
+        raise ValueError(f"{given}; allowed by the configuration's targetKinds: {allowed}")
+    return TargetSpec(ref.api_version, resource, ref.kind, ref.name)
 
 
 def merged(own: S, default: S | None) -> S:

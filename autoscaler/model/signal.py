@@ -6,9 +6,11 @@ Absent is not zero: a value that nobody saw is None and carries a quality that s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+from autoscaler.model.foreign import Measure
 
 
 class Signal(StrEnum):
@@ -71,9 +73,12 @@ class Quality(StrEnum):
     ABSENT = "absent"  # nobody ever answered, or the page lacks the series
 
 
+_RANKS: Final = {quality: rank for rank, quality in enumerate(Quality)}
+
+
 def worst(qualities: Iterable[Quality]) -> Quality | None:
     """The least trustworthy; None where there are none."""
-    return max(qualities, key=list(Quality).index, default=None)
+    return max(qualities, key=_RANKS.__getitem__, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +127,4 @@ class WorkloadSignals:
     readings: Mapping[str, Reading]  # by signal name
     activity: Reading  # running + waiting + finished since the previous page: 0.0 and FRESH is proof of idleness
     engine: str = ""  # as detected from the page; "" while unknown
+    measures: Mapping[Measure, float] = field(default_factory=dict)  # to republish; what nobody measured is missing

@@ -28,6 +28,7 @@ class DesiredPhase(StrEnum):
 class Mode(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"  # counts held, healing goes on
+    OBSERVE = "observe"  # decided and told, nothing written; only of an object that somebody else made
 
 
 class Engine(StrEnum):
@@ -119,6 +120,21 @@ class ServingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """An object with a scale that somebody else owns, in the workload's namespace."""
+
+    api_version: str
+    resource: str  # plural
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        """As kubectl names it: "statefulsets.apps/llama"."""
+        group, slash, _ = self.api_version.partition("/")
+        return f"{self.resource}.{group}/{self.name}" if slash else f"{self.resource}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadSpec:
     """One workload, resolved."""
 
@@ -138,3 +154,4 @@ class WorkloadSpec:
     own_service: bool  # ours to create; else an existing one whose one selector key we patch
     orphan: bool = False  # deletionPolicy: Orphan
     initialization_timeout_s: float | None = None
+    target: TargetSpec | None = None  # None: what serves is ours

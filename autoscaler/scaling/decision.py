@@ -242,7 +242,7 @@ def _ceiling(scaling: ScalingSpec, trail: _Trail) -> None:
 def _decision(trail: _Trail, current: int, seen: Observation, answer: _Answer | None, now: float) -> ScalingDecision:
     inputs = answer.inputs if answer else ()
     faults: tuple[str, ...] = ()
-    if seen.signals:
+    if seen.signals and inputs:  # else the pages are read for others
         everything = [*seen.signals.readings.values(), seen.signals.activity]
         faults = tuple(sorted({f"{fault.pod}: {fault.reason}" for reading in everything for fault in reading.faults}))
     return ScalingDecision(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +19,7 @@ from autoscaler.model.workload import Engine, Mode, Priority, Protocol
 from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, Autoscaling, Policy
 from autoscaler.settings.rules import SHAPE_ONLY, Refusal, broken_rules
 from autoscaler.settings.scalars import (
+    DNS_1035,
     DNS_1123,
     Amount,
     Count,
@@ -30,7 +31,7 @@ from autoscaler.settings.scalars import (
     Threshold,
     refused,
 )
-from autoscaler.settings.workload import DeletionPolicy, MetricsPath
+from autoscaler.settings.workload import KNATIVE, ApiVersion, DeletionPolicy, KindName, MetricsPath
 
 ENVIRONMENT_PREFIX: Final = "TIDEGATE__"  # two underscores: a Service named tidegate injects TIDEGATE_PORT=tcp://…
 RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -231,6 +232,14 @@ class Api(Section):
     port: Port = 8080
 
 
+class Metrics(Section):
+    """The daemon's page /metrics."""
+
+    republish: Annotated[bool, Field(strict=True)] = True
+    """Also what the pods show, for each workload under the names that guides use: inference_request_count and others,
+    at most nine series a workload. Workloads of a fixed size are read for it, too."""
+
+
 class Log(Section):
     level: LogLevel = LogLevel.INFO
     format: LogFormat = LogFormat.AUTO
@@ -319,7 +328,7 @@ class AutoscalingDefaults(Section):
 class Defaults(Section):
     """What a workload gets where it says nothing. Same names and places as in its spec."""
 
-    mode: Mode = Mode.ACTIVE
+    mode: Literal[Mode.ACTIVE, Mode.PAUSED] = Mode.ACTIVE
     priority: Priority = Priority.VERY_HIGH
     serving: ServingDefaults = ServingDefaults()
     autoscaling: AutoscalingDefaults = AutoscalingDefaults()
@@ -370,6 +379,37 @@ class ActivationPage(Section):
     """Page in the Prometheus text format, e.g. of a gateway."""
 
 
+class TargetKind(Section):
+    """A kind of object that workloads may name by targetRef."""
+
+    api_version: ApiVersion
+    """Group and version, e.g. apps/v1."""
+    kind: KindName
+    resource: Annotated[str, Field(pattern=DNS_1035, max_length=63)]
+    """Its plural, as in its URLs and in rights, e.g. statefulsets."""
+
+
+TARGET_KINDS: Final = (
+    TargetKind.model_validate({"apiVersion": "apps/v1", "kind": "Deployment", "resource": "deployments"}),
+    TargetKind.model_validate({"apiVersion": "apps/v1", "kind": "StatefulSet", "resource": "statefulsets"}),
+    TargetKind.model_validate(
+        {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "resource": "leaderworkersets"}
+    ),
+)
+
+
+def _can_be_scaled(kinds: tuple[TargetKind, ...]) -> tuple[TargetKind, ...]:
+    seen: set[tuple[str, str]] = set()
+    for each in kinds:
+        title = f"{each.api_version} {each.kind}"
+        if each.api_version.startswith((KNATIVE, "tidegate.dev/")):
+            raise refused(f"value '{title}' has an autoscaler of its own; allowed: a kind that nobody else scales")
+        if (each.api_version, each.kind) in seen:
+            raise refused(f"value '{title}' stands there twice; allowed: each kind once")
+        seen.add((each.api_version, each.kind))
+    return kinds
+
+
 class Ceilings(Section):
     """What no workload may exceed, whatever it asks for."""
 
@@ -396,6 +436,7 @@ class Config(BaseSettings):
     scrape: Scrape = Scrape()
     prometheus: Prometheus = Prometheus()
     api: Api = Api()
+    metrics: Metrics = Metrics()
     log: Log = Log()
     watch: Watch = Watch()
     writes: Writes = Writes()
@@ -406,6 +447,8 @@ class Config(BaseSettings):
     activation_pages: Mapping[DnsName, ActivationPage] = {}
     """Pages that show waiting requests of workloads at 0 replicas, by the name that workloads use."""
     ceilings: Ceilings = Ceilings()
+    target_kinds: Annotated[tuple[TargetKind, ...], Field(max_length=32), AfterValidator(_can_be_scaled)] = TARGET_KINDS
+    """Kinds of objects that workloads may name by targetRef; the chart gives the rights for exactly these."""
 
     _null_is_unset = model_validator(mode="before")(_without_nulls)
 

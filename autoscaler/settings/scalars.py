@@ -15,6 +15,9 @@ from autoscaler.model.quantity import milli, parse_quantity
 
 DNS_1035: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 DNS_1123: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_1123_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+API_VERSION_OF_A_KIND: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9][a-z0-9]*$"
+KIND_NAME: Final = r"^[A-Z][A-Za-z0-9]*$"
 INT32_MAX: Final = 2**31 - 1
 
 Count = Annotated[int, Field(strict=True, ge=0, le=INT32_MAX)]

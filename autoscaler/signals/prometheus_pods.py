@@ -208,7 +208,7 @@ def _sources(workloads: Iterable[WorkloadReadings]) -> set[Source]:
     """Whatever any pod's plan may need."""
     found: set[Source] = set()
     for workload in workloads:
-        wanted = tuple(spec.name for spec in workload.target.signals)
+        wanted = workload.target.wanted
         engine = workload.target.engine
         for each in ENGINES if engine is Engine.AUTO else (engine,):
             found.update(plan_for(each, wanted).sources)
@@ -227,14 +227,15 @@ def _recognised(pod: PodName, told: Mapping[Source, _Told | Failure]) -> Engine 
 
 def _plan(target: ScrapeTarget, history: PodHistory, recognised: Callable[[], Engine | None]) -> Plan | None:
     """What to read of this pod; None while its engine is unknown and a signal depends on it."""
-    wanted = tuple(spec.name for spec in target.signals)
+    wanted = target.wanted
     if target.engine is not Engine.AUTO:
         history.engine = target.engine
     elif history.engine is None:
         history.engine = recognised()
     if history.engine is not None:
         return plan_for(history.engine, wanted)
-    own_metrics_only = bool(wanted) and not any(name in NEEDS for name in wanted)
+    own = [spec.name for spec in target.signals]
+    own_metrics_only = bool(own) and not any(name in NEEDS for name in own)
     return plan_for(Engine.CUSTOM, wanted) if own_metrics_only else None
 
 

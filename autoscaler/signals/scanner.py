@@ -1,7 +1,7 @@
 """Reads a few series out of a page in the Prometheus text format 0.0.4 and skips the rest.
 
 A model server's page has hundreds of lines of which five matter: finding those by `bytes.find` costs a hundredth of
-parsing the page (benchmarks/scan.py). What the scanner takes for a sample of a wanted series is exactly what
+parsing the page (benchmarks/pages.py). What the scanner takes for a sample of a wanted series is exactly what
 `prometheus_client.parser` takes for one (tests/signals/test_scanner.py); where a wanted line cannot be read, it says
 so, and never leaves the line out of a sum.
 

@@ -18,12 +18,14 @@ TAKEN = {
     "scrape.pages_per_second",
     "prometheus",
     "log.level",
+    "metrics.republish",
     "writes.budget_per_second",
     "defaults",
     "kpa",
     "projects",
     "activation_pages",
     "ceilings",
+    "target_kinds",
 }
 WHOLE = {"defaults", "kpa", "ceilings", "prometheus"}  # handed over as one value
 

@@ -142,7 +142,13 @@ class Fleet:
                 }
                 for pod, replica in sorted(load.replicas.items())
             }
-            counts = {"gateway_pending": len(load.gateway), "gateway_total": load.gateway_total, "lost": load.lost}
+            counts = {
+                "gateway_pending": len(load.gateway),
+                "gateway_total": load.gateway_total,
+                "lost": load.lost,
+                "refused": load.refused,
+                "slowest_s": load.slowest_s,
+            }
             answer[f"{namespace}/{name}"] = {"pods": pods, "worker_pages": workload.worker_pages, **counts}
         return answer
 
@@ -225,19 +231,23 @@ class Fleet:
             if asked.get("stream"):
                 return await self._stream(pod, replica, mine, finished, request)
             await finished.wait()
+            if mine.refused:
+                return web.Response(status=503)
+            return web.json_response(_completion("token " * (mine.tokens or replica.offer.output_tokens), "stop"))
         finally:
             replica.abort(mine, self._clock())  # nothing where it has finished
-        return web.json_response(_completion("token " * (mine.tokens or replica.offer.output_tokens), "stop"))
 
     async def _stream(
         self, pod: Pod, replica: Replica, mine: Request, finished: asyncio.Event, request: web.BaseRequest
     ) -> web.StreamResponse:
+        if mine.refused:
+            return web.Response(status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", POD_HEADER: pod.name})
         await response.prepare(request)
-        pause_s = replica.offer.service_time_s * (1 - PREFILL_SHARE) / replica.offer.output_tokens
         while not finished.is_set():
             if mine in replica.running:
                 await response.write(f"data: {json.dumps(_completion('token ', None))}\n\n".encode())
+            pause_s = mine.service_s * (1 - PREFILL_SHARE) / (mine.tokens or replica.offer.output_tokens)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), max(pause_s, TICK_S))
         await response.write(f"data: {json.dumps(_completion('', 'stop'))}\n\ndata: [DONE]\n\n".encode())

@@ -80,6 +80,8 @@ REFUSED = [
     ("writes: {budgetPerSecond: 1001}", "writes.budgetPerSecond: value 1001 is out of range"),
     # closed sets
     ("log: {level: no}", "log.level: value 'no' is not known; allowed: debug, info, warning, error"),
+    ("metrics: {republish: yes}", "metrics.republish: value 'yes' is not true or false"),
+    ("metrics: {republish: 1}", "metrics.republish: value 1 is not true or false"),
     ("log: {format: text}", "log.format: value 'text' is not known; allowed: auto, json, console"),
     ("defaults: {mode: observe}", "defaults.mode: value 'observe' is not known; allowed: active, paused"),
     ("defaults: {priority: 3}", "defaults.priority: value 3 is not known; allowed: very-low, low"),

@@ -68,7 +68,7 @@ def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-3-8b.yaml", "scale-to-zero.yaml", "several-signals.yaml", "several-nodes.yaml"]
+    "name", ["llama-3-8b.yaml", "scale-to-zero.yaml", "several-signals.yaml", "several-nodes.yaml", "target-ref.yaml"]
 )
 def test_the_example_workloads_are_valid(name: str) -> None:
     [document] = read_documents((CONFIG / "examples" / name).read_text())
@@ -96,7 +96,7 @@ def test_the_defaults_of_the_policy_are_those_of_the_core() -> None:
 
 def test_nothing_of_a_later_release_is_offered() -> None:
     text = json.dumps(json_schema())
-    for later in ("nodePools", "queries", "observe", "hpa", "adaptive"):
+    for later in ("nodePools", "queries", "hpa", "adaptive"):
         assert f'"{later}"' not in text
 
 

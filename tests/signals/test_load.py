@@ -146,3 +146,37 @@ def test_a_client_that_goes_away_makes_room_for_the_next_and_is_not_counted() ->
     replica.advance(100.0)
     assert (replica.in_flight, replica.finished) == (0, 0)
     assert sum(replica.histograms[Quantity.LATENCY].counts) == 0
+
+
+def test_a_request_takes_longer_the_fuller_the_batch() -> None:
+    offer = Offer(concurrency=5, slots=10, service_time_s=1.0, slowdown=2.0)
+    made = workload(offer, "a")
+    made.advance(0.5)
+    assert sorted(request.service_s for request in made.replicas["a"].running) == pytest.approx(
+        [1.2, 1.4, 1.6, 1.8, 2.0]
+    )
+    made.advance(10.0)
+    assert made.slowest_s == pytest.approx(2.0, abs=0.02)
+
+
+def test_a_full_cache_refuses_and_the_page_counts_it() -> None:
+    made = workload(
+        Offer(rps=10, slots=4, service_time_s=1.0, prompt_tokens=1_000, output_tokens=10, refuses=True), "a"
+    )
+    made.advance(10.05)
+    replica, (running, waiting) = made.replicas["a"], in_flight(made)[0]
+    assert (running <= 4, waiting) == (True, 0), "nobody waits"
+    assert replica.kv_share(10.05) == pytest.approx(running / 4, abs=0.01)
+    assert made.refused == 100 - replica.finished - running > 50
+    page = vllm_page(replica, 10.05, "m").decode()
+    assert f"\nimitation:requests_refused_total {made.refused}\n" in page
+    made.set_replicas(set(), set(), 10.1)
+    assert made.refused == replica.refused, "those of a pod that went away still count"
+
+
+def test_a_ramp_of_many_offers_puts_no_request_off() -> None:
+    made = workload(Offer(rps=1.0, slots=8), "a")
+    for step in range(100):
+        made.set_offer(Offer(rps=1.0 + step / 1_000, slots=8), step / 10)
+    made.advance(10.0)
+    assert made.gateway_total == 10

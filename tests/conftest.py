@@ -3,7 +3,7 @@
 cluster        the real control plane of this run, shared by all tests and workers; never break it
 namespace      the name of a namespace in it for one test, deleted afterwards
 lws            the same `cluster`, with LeaderWorkerSet's controller and webhooks (about 2 s, once)
-gateway        a Gateway in it, with a real Envoy Gateway and a real Envoy (about 5 s, once)
+gateway        a Gateway in it, with a real Envoy Gateway and a real Envoy (about 11 s, once)
 fresh_cluster  a control plane for one test (about 4 s): pause, kill, restart its processes as you like
 prometheus     a Prometheus for one test that scrapes the pods of `namespace`; kill, empty and start it as you like
 

@@ -1,6 +1,6 @@
 """A real Envoy Gateway with a real Envoy, beside a control plane that a test asked them for.
 
-Costs about 200 MiB and 5 s, once per control plane. One Gateway named `tests`, with one Envoy behind it, takes
+Costs about 170 MiB and 11 s, once per control plane. One Gateway named `tests`, with one Envoy behind it, takes
 HTTPRoutes of all namespaces; tests are told apart by the host that their route is for. Envoy Gateway believes that its
 Envoy runs in a pod, which is KWOK's; the process that we start is what that pod's container would run.
 

@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: env  ## the decisions in a minute: two models, 12 GPUs, no cluster
 	@$(BIN)/tidegate demo
 
-test: check  ## everything, on a real control plane (first run builds it: about 12 min on two cores)
+test: check  ## everything, on a real control plane (first run builds it: about 15 min on two cores)
 	@$(BIN)/python -m tests.realcluster.assets
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 

@@ -6,7 +6,7 @@ which serve. The adapters in `workloads` say how a kind's object looks and what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,12 +14,12 @@ import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
 from autoscaler.cluster.errors import Conflict, NotFound
-from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of
+from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import check_owned, metadata_of
 from autoscaler.cluster.resources import (
+    AS_OURSELVES,
     CONTROLLER_REVISIONS,
-    FIELD_MANAGER,
     OWNER_REVISION_LABEL,
     REVISION_LABEL,
     WORKLOAD_LABEL,
@@ -36,7 +36,6 @@ from rollouts.revision import ANNOTATIONS, Revision
 Content = Mapping[str, Any]  # of a revision, or one field of it
 
 DIGEST_ANNOTATION: Final = "tidegate.dev/digest"
-AS_OURSELVES: Final = {"fieldManager": FIELD_MANAGER}  # so that another writer of the count can be told from us
 SCALE_TRIES: Final = 3  # a pod becoming ready changes the version under us; the count is looked at each time
 
 
@@ -78,9 +77,11 @@ class ScalableRevisions:
         observed: Callable[[str], Scalable | None],
         wrote: Callable[[Kind, Scalable], None],
         epoch: int,
+        stamp_traffic: Callable[[], Awaitable[None]],
     ) -> None:
         """`contents`: identity by revision name; `kind_of`: likewise; `observed`: the object of that revision as it was
-        looked at; `wrote` is given what the server answered; `epoch` is the present leader's."""
+        looked at; `wrote` is given what the server answered; `epoch` is the present leader's; `stamp_traffic` makes
+        the objects that direct the workload's traffic carry it."""
         self._api = api
         self._workload = workload
         self._orphan = orphan
@@ -89,6 +90,7 @@ class ScalableRevisions:
         self._observed = observed
         self._wrote = wrote
         self._epoch = epoch
+        self._stamp_traffic = stamp_traffic
 
     async def save(self, revision: Revision) -> None:
         body = {
@@ -137,25 +139,15 @@ class ScalableRevisions:
             check_owned(self._workload, there.metadata, kind.resource.kind)
 
     async def stamp(self, revision: str, epoch: int) -> None:
-        """Tried again where a pod's change was quicker; only the uid must be what was looked at."""
+        """The traffic's objects first: while the revision's object is unstamped, this is asked for again, and nothing
+        is lowered anywhere."""
         there, kind = self._observed(revision), self._kind_of(revision)
         if there is None:
             raise Conflict(f"{kind.resource.kind} {revision} is gone since it was looked at")
-        uid = there.metadata.uid
+        await self._stamp_traffic()
         path = kind.resource.path(self._workload.metadata.namespace, revision)
-        for _ in range(SCALE_TRIES):
-            meta = {"uid": uid, "resourceVersion": there.metadata.resource_version}
-            body = {"metadata": {**meta, "annotations": {EPOCH_ANNOTATION: str(epoch)}}}
-            try:
-                answer = await self._patch(path, body)
-            except Conflict:
-                there = await self._read(kind, revision)
-                if (epoch_of(there.metadata) or 0) > epoch:
-                    raise
-                continue
-            self._wrote(kind, msgspec.json.decode(answer, type=Scalable))
-            return
-        raise Conflict(f"{kind.resource.kind} {revision} changed {SCALE_TRIES} times under its stamp")
+        answer = await stamp(self._api, path, there.metadata, epoch)
+        self._wrote(kind, msgspec.json.decode(answer, type=Scalable))
 
     async def _scale(self, revision: str, replicas: int, seen: int) -> None:
         there = self._observed(revision)

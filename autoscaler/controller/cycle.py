@@ -322,6 +322,14 @@ class Cycle:
             return kind_of(store, namespace, revision, subject.contents.get(revision))
 
         workload = _as_decided_on(subject, store.workloads.find(*subject.key))
+        traffic = ServiceTraffic(
+            tenure.api,
+            workload,
+            subject.spec,
+            lambda name: store.services.find(namespace, name),
+            store.services.assume,
+            tenure.epoch,
+        )
         revisions: Revisions
         if subject.spec.target is not None and subject.there is not None:
             revisions = TargetScale(tenure.api, subject.resource, subject.there)
@@ -335,11 +343,12 @@ class Cycle:
                 lambda revision: store.scalables[kind(revision).resource].find(namespace, revision),
                 lambda kind, there: store.scalables[kind.resource].assume(there),
                 tenure.epoch,
+                traffic.stamp,
             )
         return Driver(
             StatusWriter(tenure.api, workload, store.workloads.assume),
             revisions,
-            ServiceTraffic(tenure.api, workload, subject.spec),
+            traffic,
             partial(self._still_wanted, subject.key),
         )
 

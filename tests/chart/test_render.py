@@ -354,7 +354,12 @@ def test_the_kinds_of_targets_that_the_daemon_takes_are_those_that_it_has_rights
     rules = [(rule["apiGroups"][0], rule["resources"][0], set(rule["verbs"])) for rule in role["rules"]]
     targets = [(group, name, verbs) for group, name, verbs in rules if verbs == {"list", "watch"}]
     wanted = [(each.api_version.partition("/")[0], each.resource) for each in kinds]
-    others = [("", "pods"), ("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects")]
+    others = [
+        ("", "pods"),
+        ("discovery.k8s.io", "endpointslices"),
+        ("autoscaling", "horizontalpodautoscalers"),
+        ("keda.sh", "scaledobjects"),
+    ]
     assert sorted((group, name) for group, name, _ in targets) == sorted(wanted + others)
     for group, resource in wanted:
         assert (group, f"{resource}/scale", {"get", "patch"}) in rules

@@ -55,13 +55,15 @@ class Offer:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request. `done` is called when its last token is out, or when it was refused."""
+    """One request. `done` is called when its last token is out, or when it was refused; `tokens`: how many it asks for,
+    if not the offer's."""
 
     arrived_at: float
     done: Callable[[], None] | None = None
     started_at: float = 0.0
     service_s: float = 1.0
     refused: bool = False
+    tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -119,10 +121,21 @@ class Replica:
         self.waiting.append(request)
         self._fill(now)
 
+    def abort(self, request: Request, now: float) -> None:
+        """Its client went away: it is served no longer and never finishes, but its tokens were made."""
+        if request in self.running:
+            self._finished_tokens += self._tokens_of(request, now)
+            self.running.discard(request)
+        elif request in self.waiting:
+            self.waiting.remove(request)
+        self._fill(now)
+
     def advance(self, now: float) -> None:
         """Let time pass."""
         while self._events and self._events[0][0] <= now:
             at, _, first_token, request = heapq.heappop(self._events)
+            if request not in self.running:
+                continue  # its client went away
             if first_token:
                 self.histograms[Quantity.TTFT].observe(at - request.arrived_at)
             else:
@@ -148,7 +161,10 @@ class Replica:
 
     def _tokens_of(self, request: Request, now: float) -> int:
         decoding = (now - request.started_at) / request.service_s - PREFILL_SHARE
-        return int(self.offer.output_tokens * min(1.0, max(0.0, decoding / (1 - PREFILL_SHARE))))
+        return int(self._asked(request) * min(1.0, max(0.0, decoding / (1 - PREFILL_SHARE))))
+
+    def _asked(self, request: Request) -> int:
+        return self.offer.output_tokens if request.tokens is None else request.tokens
 
     def _fill(self, now: float) -> None:
         while self.waiting and len(self.running) < self.offer.slots:
@@ -157,7 +173,8 @@ class Replica:
             self.running.add(request)
             self.prompt_tokens += self.offer.prompt_tokens
             batch = len(self.running) / self.offer.slots
-            service_s = request.service_s = self.offer.service_time_s * (1 + self.offer.slowdown * batch)
+            share_s = self._asked(request) / self.offer.output_tokens * self.offer.service_time_s
+            service_s = request.service_s = share_s * (1 + self.offer.slowdown * batch)
             for share, first_token in ((PREFILL_SHARE, True), (1.0, False)):
                 self._order += 1
                 heapq.heappush(self._events, (now + share * service_s, self._order, first_token, request))
@@ -165,10 +182,10 @@ class Replica:
     def _finish(self, request: Request, at: float) -> None:
         self.running.discard(request)
         self.finished += 1
-        self._finished_tokens += self.offer.output_tokens
+        self._finished_tokens += self._asked(request)
         self.slowest_s = max(self.slowest_s, at - request.arrived_at)
         self.histograms[Quantity.LATENCY].observe(at - request.arrived_at)
-        gaps = max(1, self.offer.output_tokens - 1)
+        gaps = max(1, self._asked(request) - 1)
         decoding_s = (at - request.started_at) * (1 - PREFILL_SHARE)
         self.histograms[Quantity.ITL].observe(decoding_s / gaps, gaps)
         if request.done is not None:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from autoscaler.model.workload import Engine
 from autoscaler.signals.engines import Quantity
 from autoscaler.signals.pages import plan_for, read_page
-from tests.realcluster.load import Offer, OfferedWorkload
+from tests.realcluster.load import Offer, OfferedWorkload, Replica, Request
 from tests.realcluster.modelserver_page import PageFault, vllm_page
 
 
@@ -116,6 +116,36 @@ def test_a_spoilt_page_has_no_usable_value(fault: PageFault, reason: str) -> Non
     values = read_page(page, plan_for(Engine.VLLM, ("concurrency", "latency")), 0.0)
     assert set(values.faults.values()) == {reason}
     assert len(values.faults) == 4
+
+
+def test_a_request_for_fewer_tokens_takes_its_share_of_the_time() -> None:
+    replica = Replica(Offer(slots=8, service_time_s=10.0, output_tokens=100))
+    short, whole = Request(0.0, tokens=20), Request(0.0)
+    for request in (short, whole):
+        replica.add(request, 0.0)
+    replica.advance(1.9)
+    assert replica.running == {short, whole}
+    replica.advance(2.1)
+    assert replica.running == {whole}
+    assert replica.generated_tokens(2.1) == 20 + 12
+    replica.advance(10.1)
+    assert (replica.in_flight, replica.finished, replica.generated_tokens(10.1)) == (0, 2, 120)
+
+
+def test_a_client_that_goes_away_makes_room_for_the_next_and_is_not_counted() -> None:
+    replica = Replica(Offer(slots=1, service_time_s=10.0))
+    first, second, third = (Request(0.0) for _ in range(3))
+    for request in (first, second, third):
+        replica.add(request, 0.0)
+    replica.advance(5.0)
+    made = replica.generated_tokens(5.0)
+    replica.abort(second, 5.0)
+    replica.abort(first, 5.0)
+    assert (replica.running, replica.generated_tokens(5.0)) == ({third}, made)
+    replica.abort(third, 5.0)
+    replica.advance(100.0)
+    assert (replica.in_flight, replica.finished) == (0, 0)
+    assert sum(replica.histograms[Quantity.LATENCY].counts) == 0
 
 
 def test_a_request_takes_longer_the_fuller_the_batch() -> None:

@@ -170,6 +170,12 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, patch] # patch: weights; the Gateway API need not be installed
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [list, watch] # what they scale is left alone

@@ -31,7 +31,7 @@ from tests.signals.engine_pages import Load, vllm
 KEY = WorkloadKey("ml", "llama")
 PODS = tuple(f"llama-1a2b3c4d-7c9d8f6b5-{end}" for end in ("x8k2p", "b4c6d", "zz2zz"))
 SIGNALS = (SignalSpec("concurrency", 10, 7), SignalSpec("throughput", 10, 7), SignalSpec("latency", 4.0, 2.0))
-WINDOW_S = 10
+WINDOW_S = 20
 SCALING = ScalingSpec(1, 50, 1, 1, SIGNALS[0], further_signals=SIGNALS[1:], kpa=KpaParameters(stable_window_s=WINDOW_S))
 
 
@@ -87,8 +87,8 @@ async def test_the_past_gives_the_windows_and_answers_that_were_had_live(
         running = asyncio.create_task(live.run())
         states: dict[str, PolicyState] = {}
         ready = 3
-        for second in range(5 * WINDOW_S):
-            if second == 4 * WINDOW_S:  # one goes, and carried load in the window
+        for second in range(3 * WINDOW_S):
+            if second == 2.5 * WINDOW_S:  # one goes, and carried load in the window
                 ready = 2
                 pages.show(2)
                 live.set_targets({KEY: target(2)})
@@ -108,7 +108,8 @@ async def test_the_past_gives_the_windows_and_answers_that_were_had_live(
         _, by_live = ask(SCALING, signal, states[signal.name], seen, ready, now)
         state, by_past = ask(SCALING, signal, past, seen, ready, now)
         print(signal.name, by_live.read.stable, by_past.read.stable, by_live.read.desired, by_past.read.desired)
-        assert by_past.read.stable == pytest.approx(by_live.read.stable, rel=0.1)  # a scrape earlier or later
+        # Prometheus may see it leave some seconds later, at 2.5 % each
+        assert by_past.read.stable == pytest.approx(by_live.read.stable, rel=0.15)
         assert abs((by_past.read.desired or 0) - (by_live.read.desired or 0)) <= 1
         assert state.trusted_since is not None
         assert now - state.trusted_since >= WINDOW_S, "whole for a stable window, so that it may lower"

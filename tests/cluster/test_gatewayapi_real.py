@@ -31,7 +31,6 @@ from tests.realcluster.gateway import Gateway
 from tests.realcluster.gateway_routes import JSON_PATCH, Route, rule
 from tests.realcluster.waiting import wait_for_async
 
-pytestmark = pytest.mark.xdist_group("gateway")
 BOTH = {"llama": 100, "llama-update": 0}
 
 

@@ -172,7 +172,6 @@ def without_keda(cluster: Cluster) -> Iterator[None]:
     remove()
 
 
-@pytest.mark.xdist_group("keda")
 def test_keda_that_is_installed_while_the_daemon_runs_is_noticed(
     cluster: Cluster, namespace: str, servers: ModelServers, without_keda: None, daemon: Daemon
 ) -> None:

@@ -29,7 +29,6 @@ def results(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.timeout(900)  # some minutes for the short list, ten for all of it
-@pytest.mark.xdist_group("fault-matrix")
 @pytest.mark.parametrize("cell", APPLY, ids=str)
 def test_no_fault_of_the_metrics_lowers_anything(results: dict[Cell, Result], cell: Cell) -> None:
     assert results[cell].problems == ()

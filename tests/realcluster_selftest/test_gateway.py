@@ -16,7 +16,6 @@ from tests.realcluster.gateway_routes import JSON_PATCH, PORT, Route, rule
 from tests.realcluster.modelserver import ModelServers
 from tests.realcluster.waiting import wait_for_async
 
-pytestmark = pytest.mark.xdist_group("gateway")  # one of them stops Envoy for a moment
 OLD, NEW = "llama", "llama-update"  # Services, and the revisions that they select
 TOKENS_PER_S = 50
 

@@ -108,8 +108,10 @@ async def test_the_past_gives_the_windows_and_answers_that_were_had_live(
         _, by_live = ask(SCALING, signal, states[signal.name], seen, ready, now)
         state, by_past = ask(SCALING, signal, past, seen, ready, now)
         print(signal.name, by_live.read.stable, by_past.read.stable, by_live.read.desired, by_past.read.desired)
-        # Prometheus may see it leave some seconds later, at 2.5 % each
-        assert by_past.read.stable == pytest.approx(by_live.read.stable, rel=0.15)
+        # Prometheus may see it leave some seconds later, at 2.5 % each: that errs high, and lowers nothing
+        assert by_past.read.stable is not None
+        assert by_live.read.stable is not None
+        assert 0.9 * by_live.read.stable <= by_past.read.stable <= 1.3 * by_live.read.stable
         assert abs((by_past.read.desired or 0) - (by_live.read.desired or 0)) <= 1
         assert state.trusted_since is not None
         assert now - state.trusted_since >= WINDOW_S, "whole for a stable window, so that it may lower"

@@ -14,9 +14,9 @@ import msgspec
 from autoscaler.cluster.inferenceworkload import Spec
 from autoscaler.cluster.lease import Terms
 from autoscaler.controller.specs import DEFAULT_POOL, Operator
+from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
-from autoscaler.scaling.allocation import Domain
 from autoscaler.settings.config import Config, LeaderElection, Prometheus
 from autoscaler.signals.aggregates import Labels
 from autoscaler.signals.prometheus import Access

@@ -17,6 +17,7 @@ from autoscaler.controller.phases import phase_of
 from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
+from autoscaler.model.quota import Domain
 from autoscaler.model.report import (
     ConditionReport,
     Counts,
@@ -28,7 +29,6 @@ from autoscaler.model.report import (
 )
 from autoscaler.model.resources import ResourceVector, add, times
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadSpec
-from autoscaler.scaling.allocation import Domain
 from rollouts.machine import HaveReplicas, Reason
 from rollouts.record import Record
 

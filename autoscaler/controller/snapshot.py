@@ -28,10 +28,10 @@ from autoscaler.controller.specs import (
     project_of,
 )
 from autoscaler.model.decision import Observation
+from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector, add
 from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import Mode, WorkloadKey, WorkloadSpec
-from autoscaler.scaling.allocation import Domain
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from rollouts.machine import Observed
 from rollouts.rebuild import rebuild

@@ -24,6 +24,7 @@ from autoscaler.cluster.inferenceworkload import (
 from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.scalable import digest_of
 from autoscaler.model.quantity import parse_quantity
+from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector, add, pod_demand, times
 from autoscaler.model.signal import Direction, Signal, SignalSpec
 from autoscaler.model.workload import (
@@ -39,7 +40,6 @@ from autoscaler.model.workload import (
     WorkloadKey,
     WorkloadSpec,
 )
-from autoscaler.scaling.allocation import Domain
 from autoscaler.signals.engines import ENGINES, METRICS_PATH
 from rollouts.revision import Revision, carried_annotations, identify, identity_of
 

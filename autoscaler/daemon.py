@@ -211,7 +211,15 @@ class Daemon:
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
         self._cycle = Cycle(
-            self._tenure, store, self._signals, self._pages, self._events, operator, clock.now, statuses
+            self._tenure,
+            store,
+            self._signals,
+            self._pages,
+            self._events,
+            operator,
+            clock.now,
+            statuses,
+            self._election.terms.namespace,
         )
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")

@@ -19,7 +19,7 @@ LLAMA = Holder(DOMAIN, "ns/llama", "llama-1a2b3c4d", {GPU: 2000, "cpu": 4000}, g
 
 
 def ledger_of(*holders: Holder, before: Ledger | None = None, now: float = 100.0) -> Ledger:
-    return ledgers(holders, LIMITS, {DOMAIN: before} if before else {}, now)[DOMAIN]
+    return ledgers(holders, LIMITS, {DOMAIN: before} if before else {}, {}, now)[DOMAIN]
 
 
 def test_a_hold_comes_before_the_pods_and_names_limited_resources_only() -> None:
@@ -38,7 +38,12 @@ def test_a_hold_keeps_its_age() -> None:
 
 
 def test_a_domain_without_a_limit_has_no_ledger() -> None:
-    assert ledgers([replace(LLAMA, domain=("free", "default"))], LIMITS, {}, 0.0) == {DOMAIN: Ledger(LIMIT)}
+    assert ledgers([replace(LLAMA, domain=("free", "default"))], LIMITS, {}, {}, 0.0) == {DOMAIN: Ledger(LIMIT)}
+
+
+def test_what_pods_of_gone_workloads_have_is_held() -> None:
+    left = Hold("ns/gone", "gone-1a2b3c4d", {GPU: 1000, "cpu": 500})
+    assert ledgers([LLAMA], LIMITS, {}, {DOMAIN: [left]}, 5.0)[DOMAIN].held == {GPU: 7000}
 
 
 def test_nothing_grows_beyond_its_hold() -> None:

@@ -36,7 +36,7 @@ def held(cluster: Cluster, namespace: str) -> int:
 def sampled(cluster: Cluster, namespace: str) -> Iterator[list[tuple[int, int]]]:
     """(GPUs of pods, GPUs in the ledger) at 20 Hz. A hold may only have shrunk after a pod went: pods are read first
     and last, and the fewer of both counted."""
-    pods = f"/api/v1/namespaces/{namespace}/pods"
+    pods = f"/api/v1/namespaces/{namespace}/pods?labelSelector=tidegate.dev/workload"
     found: list[tuple[int, int]] = []
     ended = threading.Event()
 

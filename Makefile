@@ -7,7 +7,7 @@ STAMP   := $(VENV)/.installed
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast check bench cluster cluster-stop crash-matrix clean lock
+.PHONY: help env demo test test-fast check bench cluster cluster-stop crash-matrix fault-matrix clean lock
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: env  ## the decisions in a minute: two models, 12 GPUs, no cluster
 	@$(BIN)/tidegate demo
 
-test: check  ## everything, on a real control plane (first run builds it: about 12 min on two cores)
+test: check  ## everything, on a real control plane (first run builds it: about 15 min on two cores)
 	@$(BIN)/python -m tests.realcluster.assets
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
@@ -50,6 +50,9 @@ cluster-stop: env  ## end what `make cluster` left running
 
 crash-matrix: env  ## kill -9 the daemon around every write of every scenario (about 5 min)
 	@$(BIN)/python -m tests.crash.matrix
+
+fault-matrix: env  ## every fault of the metrics x every signal x both sources (about 10 min)
+	@$(BIN)/python -m tests.faults.matrix
 
 clean:  ## remove .venv and caches of this checkout (the built control plane stays in the user's cache)
 	@test ! -x $(BIN)/python || $(BIN)/python -m tests.realcluster.serve --stop >/dev/null 2>&1 || true

@@ -31,18 +31,26 @@ from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
+from autoscaler.controller.recall import Recall
 from autoscaler.controller.specs import Operator
 from autoscaler.reload import Refused, Reload
 from autoscaler.settings.config import Config, Source
 from autoscaler.settings.load import ConfigError, LoadedConfig, load
 from autoscaler.signals.activation import ActivationPages
+from autoscaler.signals.prometheus import Access
 from autoscaler.signals.prometheus_pods import PrometheusPods
+from autoscaler.signals.query_poller import QueryPoller
 from autoscaler.signals.scraper import PodScraper
+from autoscaler.signals.sources import SignalSources
 from autoscaler.wiring import (
     access_of,
+    gpu_interval_s,
+    gpu_labels_of,
+    kept_of,
     labels_of,
     operator_of,
     page_urls,
+    queries_of,
     scrape_limits,
     statuses_per_cycle,
     terms_of,
@@ -58,6 +66,7 @@ RESIGN_WITHIN_S: Final = 0.5  # of those; else the others wait until the Lease r
 LAST_PAGES_WITHIN_S: Final = 0.5  # of those, for answers to whoever reads our pages
 SEARCH_EVERY: Final = (50_000, 20, 20)  # new containers; then every so many searches, an older generation
 OPEN_FILES: Final = 65_536
+NOWHERE: Final = Access("")  # where the configuration names no Prometheus: nobody is asked
 log = structlog.get_logger()
 
 
@@ -207,18 +216,24 @@ class Daemon:
             client, terms, lambda: store.synced, lambda: highest_epoch(store), poked.set, outages=store.outages
         )
         self._signals = _signals_of(config, clock.now)
+        self._gpus = _gpus_of(config, clock.now)
+        self._queries = QueryPoller(clock.now, access_of(config.prometheus) or NOWHERE, queries_of(config))
         self._pages = ActivationPages(page_urls(config), clock.now)
+        self._sources = SignalSources(self._signals, self._gpus, self._queries, self._pages)
+        self._sources.has_prometheus = config.prometheus.url is not None
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
+        self._recall = Recall(clock.now, kept_of(config))
         self._cycle = Cycle(
             self._tenure,
             store,
-            self._signals,
-            self._pages,
+            self._sources,
+            self._sources,
             self._events,
             operator,
             clock.now,
             statuses,
+            self._recall,
             self._election.terms.namespace,
         )
         self.board = Board(
@@ -242,7 +257,10 @@ class Daemon:
                 "store": self._store.run,
                 "election": self._election.run,
                 "signals": self._signals.run,
+                "gpus": self._gpus.run,
+                "queries": self._queries.run,
                 "pages": self._pages.run,
+                "recall": self._recall.run,
                 "events": self._events.run,
                 "reload": self._reload.run,
             }
@@ -293,12 +311,21 @@ class Daemon:
         """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
         self._pages.set_pages(page_urls(config))
         _limit(self._signals, config)
+        self._take_prometheus(config)
+        self._recall.kept = kept_of(config)
         self._cycle.reconfigure(operator, statuses_per_cycle(config))
         self._budget.set(config.writes.budget_per_second)
         self._loop.set_tick(config.tick)
         self.board.set_tick(config.tick)
         level = structlog.make_filtering_bound_logger(config.log.level.value)
         structlog.configure(**{**structlog.get_config(), "wrapper_class": level})
+
+    def _take_prometheus(self, config: Config) -> None:
+        """For what needs one whoever reads the pods."""
+        access = access_of(config.prometheus)
+        self._sources.has_prometheus = access is not None
+        self._queries.configure(access or NOWHERE, queries_of(config))
+        self._gpus.configure(access or NOWHERE, gpu_labels_of(config.prometheus), gpu_interval_s(config.prometheus))
 
     def _totals(self) -> Totals:
         bounds = Bounds(
@@ -323,6 +350,7 @@ class Daemon:
             self._events.dropped,
             bounds,
             self._clock.behind_s,
+            self._queries.answers_total + self._gpus.pages_total,
         )
 
     def _tenure(self) -> Tenure | None:
@@ -350,6 +378,12 @@ def _signals_of(config: Config, clock: Callable[[], float]) -> PodScraper | Prom
     if config.signals.source is Source.PROMETHEUS and access is not None:
         return PrometheusPods(clock, access, labels_of(config.prometheus), config.prometheus.scrape_interval)
     return PodScraper(clock, **scrape_limits(config), concurrency=config.scrape.concurrency)
+
+
+def _gpus_of(config: Config, clock: Callable[[], float]) -> PrometheusPods:
+    """Who reads the GPU signals. Without a Prometheus it is given no pods, and asks nothing."""
+    access = access_of(config.prometheus) or NOWHERE
+    return PrometheusPods(clock, access, gpu_labels_of(config.prometheus), gpu_interval_s(config.prometheus))
 
 
 def _limit(signals: PodScraper | PrometheusPods, config: Config) -> None:

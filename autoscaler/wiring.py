@@ -13,13 +13,16 @@ import msgspec
 
 from autoscaler.cluster.inferenceworkload import Spec
 from autoscaler.cluster.lease import Terms
+from autoscaler.controller.recall import Kept
 from autoscaler.controller.specs import DEFAULT_POOL, Operator
 from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
-from autoscaler.settings.config import Config, LeaderElection, Prometheus
+from autoscaler.settings.config import Config, LeaderElection, Source
+from autoscaler.settings.prometheus import Prometheus
 from autoscaler.signals.aggregates import Labels
 from autoscaler.signals.prometheus import Access
+from autoscaler.signals.queries import NamedQuery, named_query
 
 STATUS_SHARE: Final = 0.5  # of a tick's write budget; the rest is for counts, records and events
 # What other parts were built with: listening, copies of namespaces, the log's chain, the scraper's workers,
@@ -67,6 +70,9 @@ def operator_of(config: Config) -> Operator:
         limits=limits,
         pages=frozenset(config.activation_pages),
         ceiling_replicas=config.ceilings.max_replicas,
+        queries=queries_of(config),
+        target_kinds={(each.api_version, each.kind): each.resource for each in config.target_kinds},
+        republish=config.metrics.republish,
     )
 
 
@@ -121,6 +127,30 @@ def _path(text: str | None) -> Path | None:
 
 def labels_of(prometheus: Prometheus) -> Labels:
     return Labels(prometheus.labels.namespace, prometheus.labels.pod, tuple(sorted(prometheus.match.items())))
+
+
+def gpu_labels_of(prometheus: Prometheus) -> Labels:
+    """How Prometheus names the pod that uses a GPU."""
+    dcgm = prometheus.dcgm
+    match = prometheus.match if dcgm.match is None else dcgm.match
+    return Labels(dcgm.labels.namespace, dcgm.labels.pod, tuple(sorted(match.items())))
+
+
+def gpu_interval_s(prometheus: Prometheus) -> float:
+    return prometheus.dcgm.scrape_interval or prometheus.scrape_interval
+
+
+def queries_of(config: Config) -> dict[str, NamedQuery]:
+    every_s = config.prometheus.scrape_interval
+    return {name: named_query(it.query, it.shape, it.interval or every_s) for name, it in config.queries.items()}
+
+
+def kept_of(config: Config) -> Kept | None:
+    """Where the past of the workloads is kept; None where nobody keeps it."""
+    prometheus = config.prometheus
+    access = access_of(prometheus)
+    by_pages = config.signals.source is Source.PODS
+    return None if access is None else Kept(access, labels_of(prometheus), prometheus.scrape_interval, by_pages)
 
 
 def page_urls(config: Config) -> dict[str, str]:

@@ -9,8 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from rollouts.machine import Command, HaveReplicas, SaveRevision, Select, Stamp, Step
-from rollouts.ports import Records, Revisions, Traffic
+from rollouts.commands import (
+    Command,
+    DeleteRevision,
+    HaveReplicas,
+    Hold,
+    Release,
+    SaveRevision,
+    Select,
+    Stamp,
+    WarmUp,
+    Weigh,
+)
+from rollouts.machine import Step
+from rollouts.ports import Records, Revisions, Traffic, UpdatePorts
 from rollouts.record import Record
 
 
@@ -18,13 +30,22 @@ class Driver:
     """Runs the steps of one workload through its ports."""
 
     def __init__(
-        self, records: Records, revisions: Revisions, traffic: Traffic, wanted: Callable[[Command], bool]
+        self,
+        records: Records,
+        revisions: Revisions,
+        traffic: Traffic,
+        wanted: Callable[[Command], bool],
+        updates: UpdatePorts | None = None,
     ) -> None:
-        """`wanted` is asked before each command: on a slow API server a newer decision may want something else."""
+        """`wanted` is asked before each command: on a slow API server a newer decision may want something else.
+
+        `updates` is needed where `Limits.rollout` is set; only then are there commands for it.
+        """
         self._records = records
         self._revisions = revisions
         self._traffic = traffic
         self._wanted = wanted
+        self._updates = updates
         self.recorded = False  # the step's record is the stored one
         self.done: tuple[Command, ...] = ()
         self.doing: Command | None = None  # where it raised; None: while saving the record
@@ -52,5 +73,22 @@ class Driver:
                 await self._revisions.have_replicas(revision, replicas, seen)
             case Select(service, revision, exists):
                 await self._traffic.select(service, revision, exists)
+            case _:
+                await self._update(command)
+
+    async def _update(self, command: Hold | Release | WarmUp | Weigh | DeleteRevision) -> None:
+        if self._updates is None:
+            raise RuntimeError(f"updates are not wired: {command}")
+        match command:
+            case Hold(revision, pool, vector):
+                await self._updates.quota.hold(revision, pool, vector)
+            case Release(revision):
+                await self._updates.quota.release(revision)
+            case WarmUp(revision):
+                await self._updates.warm_ups.warm_up(revision)
+            case Weigh(update_percent, seen):
+                await self._updates.route.weigh(update_percent, seen)
+            case DeleteRevision(revision, immediate):
+                await self._updates.removal.delete(revision, immediate)
             case _:
                 assert_never(command)

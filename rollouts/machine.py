@@ -2,6 +2,11 @@
 
 It never acts and never waits. Commands are declarative ("revision r has n replicas"): repeating one is harmless, and a
 crash between two of them heals at the next step. A steady workload is a rollout whose one revision has all the traffic.
+
+    current     how the current revision's record changes        intent      what people want now
+    departures  revisions on their way out                       updates     how an update moves on, phase by phase
+    moves       the table of legal moves                         gates, planner, quota: what it takes
+    actions     record + observation -> commands                 invariants  checked before anything is done
 """
 
 from __future__ import annotations
@@ -9,91 +14,77 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from rollouts.record import Phase, Record
-from rollouts.revision import NO_REVISION, Revision
+from rollouts import actions, current, departures, intent, invariants, moves, planner, updates
+from rollouts.commands import (
+    Command,
+    DeleteRevision,
+    HaveReplicas,
+    Hold,
+    Release,
+    SaveRevision,
+    Select,
+    Stamp,
+    WarmUp,
+    Weigh,
+)
+from rollouts.invariants import Broken
+from rollouts.observed import Limits, Observed, ObservedRevision, ObservedService, Situation
+from rollouts.quota import Ask
+from rollouts.record import Phase, Record, Rollout, Why
+from rollouts.revision import NO_REVISION
 
-
-@dataclass(frozen=True, slots=True)
-class ObservedRevision:
-    """The objects of one revision as last seen."""
-
-    name: str
-    replicas: int | None  # spec.replicas of its object; None: there is no object
-    ready: int = 0
-    starting: int = 0  # live, not ready, not terminating
-    unscheduled: int = 0  # of the starting ones, without a node
-    terminating: int = 0
-    epoch: int | None = None  # of the leader that last stamped its object
-
-    @property
-    def live(self) -> int:
-        """Pods that hold resources."""
-        return self.ready + self.starting + self.terminating
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedService:
-    """One of the workload's two Services as last seen."""
-
-    name: str
-    exists: bool
-    selects: str | None = None  # value of the revision key of its selector
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """All that `step` may know of the cluster."""
-
-    newest: Revision  # of the template as stored now
-    collision_count: int  # that the newest revision's name needed
-    saved: frozenset[str]  # names of stored revisions
-    current: ObservedRevision | None  # of the record's current revision; None: no record yet
-    service: ObservedService
-    update_service: ObservedService
-
-
-@dataclass(frozen=True, slots=True)
-class SaveRevision:
-    """The content of this revision is stored immutably."""
-
-    revision: Revision
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """The revision's object carries this epoch, so that late writes of an earlier leader fail."""
-
-    revision: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class HaveReplicas:
-    """The revision's object exists and has n replicas. `seen` is the count that was observed (None: no object)."""
-
-    revision: str
-    replicas: int
-    seen: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Select:
-    """The Service exists and selects this revision. `exists` says whether it was observed."""
-
-    service: str
-    revision: str
-    exists: bool
-
-
-Command = SaveRevision | Stamp | HaveReplicas | Select
+__all__ = [
+    "Command",
+    "DeleteRevision",
+    "HaveReplicas",
+    "Hold",
+    "Limits",
+    "Observed",
+    "ObservedRevision",
+    "ObservedService",
+    "Reason",
+    "Release",
+    "SaveRevision",
+    "Select",
+    "Stamp",
+    "Step",
+    "WarmUp",
+    "Weigh",
+    "ask",
+    "step",
+]
 
 
 class Reason(StrEnum):
+    """What happened in a step, for events."""
+
     REVISION_CREATED = "RevisionCreated"
     UPDATE_PENDING = "UpdatePending"
     REVISION_AVAILABLE = "RevisionAvailable"
     INITIALIZATION_TIMED_OUT = "InitializationTimedOut"
     TAKING_OVER = "TakingOver"
+    UPDATE_QUEUED = "UpdateQueued"
+    UPDATE_STARTED = "UpdateStarted"
+    UPDATE_SHIFTING = "UpdateShifting"
+    UPDATE_PAUSED = "UpdatePaused"
+    UPDATE_DRAINING = "UpdateDraining"
+    UPDATE_COMPLETED = "UpdateCompleted"
+    UPDATE_ROLLING_BACK = "UpdateRollingBack"
+    UPDATE_FAILED = "UpdateFailed"
+    UPDATE_SUPERSEDED = "UpdateSuperseded"
+    VERB_IGNORED = "VerbIgnored"
+    FROZEN = "Frozen"
+
+
+_OF_PHASE = {
+    Phase.QUEUED: Reason.UPDATE_QUEUED,
+    Phase.STARTING: Reason.UPDATE_STARTED,
+    Phase.SHIFTING: Reason.UPDATE_SHIFTING,
+    Phase.PAUSED: Reason.UPDATE_PAUSED,
+    Phase.DRAINING: Reason.UPDATE_DRAINING,
+    Phase.ROLLING_BACK: Reason.UPDATE_ROLLING_BACK,
+    Phase.FAILED: Reason.UPDATE_FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,94 +94,98 @@ class Step:
     record: Record
     commands: tuple[Command, ...] = ()
     reasons: tuple[Reason, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The workload's numbers that a step needs."""
-
-    initial_replicas: int
-    initialization_timeout_s: float | None = None
-    stopped: bool = False  # wanted at zero by the user: time does not count against it
-    epoch: int | None = None  # of the present leader; None: nobody to be fenced off from (a simulated world)
-    may_lower: bool = True  # False until every object carries that epoch: a late write may still raise another
+    waiting: str | None = None  # what the update waits for, as a sentence
+    broken: Broken | None = None  # a bug of ours: nothing is done and nothing is remembered
 
 
 def step(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Step:
-    """The next step of a workload with one revision.
+    """The next step of a workload.
 
-    `granted` is the replica count after policy, bounds and quota. A template edit is remembered as `record.update` and
-    changes nothing else.
+    `granted` is the replica count of the current revision after policy, bounds and quota. Without `limits.rollout` a
+    template edit is remembered as `record.update` and changes nothing else.
     """
+    if limits.rollout is not None:
+        return _driven(Situation(limits, limits.rollout, observed, granted, now), record)
     before = record
-    record = _remember(limits, record, observed, granted, now)
+    record = current.remember(limits, record, observed, granted, now)
     if record.phase is Phase.FAILED:
         granted = 0
-    seen = _seen(record, observed)
-    applied = (seen.replicas if seen else None) or 0
-    held = not limits.may_lower and granted < applied
-    granted = applied if held else granted
-    if (record.replicas, record.epoch) != (granted, limits.epoch):
-        record = replace(record, replicas=granted, epoch=limits.epoch)
+    record, granted, held = _counted(limits, record, current.of_current(record, observed), granted)
     reasons = (*_reasons(before, record), Reason.TAKING_OVER) if held else _reasons(before, record)
     return Step(record, tuple(_commands(record, observed, granted)), reasons)
 
 
-def _remember(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Record:
-    if record.current is None or _never_came_to_be(record, observed):
-        record = Record(current=observed.newest.name, collision_count=observed.collision_count)
-    if limits.stopped and record.served_at is None:
-        record = replace(record, phase=Phase.STARTING, started_at=None)
+def ask(
+    limits: Limits, record: Record, observed: Observed, granted: int, now: float, asker: planner.Asker
+) -> Ask | None:
+    """What the update asks of the ledgers in this cycle. The verdict goes into `observed.verdict` of `step`."""
+    if limits.rollout is None:
+        return None
+    seen = Situation(limits, limits.rollout, observed, granted, now)
+    return planner.ask(seen, _taken_in(seen, record), asker)
+
+
+def _taken_in(seen: Situation, record: Record) -> Record:
+    """The record with everything that happened and that is wanted, before the update moves."""
+    record = intent.heed_bounds(seen, record)
+    record = current.remember(seen.limits, record, seen.observed, seen.granted, seen.now)
+    return intent.heed(seen, departures.follow(seen, record))
+
+
+def _driven(seen: Situation, before: Record) -> Step:
+    """Everything that happened is taken in first; then the update moves; then what is to be so follows from it."""
+    limits, observed = seen.limits, seen.observed
+    record = _taken_in(seen, before)
+    record, waiting = updates.advance(seen, record)
     update = observed.newest.name if observed.newest.name != record.current else None
-    if update != record.update:
-        record = replace(record, update=update)
-    if record.started_at is None and granted > 0:
-        record = replace(record, started_at=now)
-    seen = _seen(record, observed)
-    if seen is not None and seen.ready > 0 and record.served_at is None:
-        record = replace(record, served_at=now, phase=Phase.COMPLETE)
-    serving = (seen is not None and seen.ready > 0) or (record.serving and granted > 0)
-    if serving != record.serving:
-        record = replace(record, serving=serving)
-    enough = min(limits.initial_replicas, granted)  # quota may never grant more
-    if (
-        not record.initialized
-        and (seen.ready if seen else 0) >= enough
-        and (granted > 0 or not limits.initial_replicas)
-    ):
-        record = replace(record, initialized=True)
-    if _timed_out(limits, record, now):
-        record = replace(record, phase=Phase.FAILED)
-    return record
+    record = replace(record, update=update)
+    record, replicas, held = _counted(
+        limits, record, observed.of(record.current or ""), _replicas(seen, before, record)
+    )
+    commands = actions.commands(seen, record, replicas)
+    reasons = (*_reasons(before, record), *_reasons_of_update(before, record))
+    broken = invariants.proposed(seen, record, commands)
+    if broken is not None:
+        return Step(before, (), (Reason.FROZEN,), broken.detail, broken)
+    moves.check_current(before.phase, record.phase)
+    return Step(record, commands, (*reasons, Reason.TAKING_OVER) if held else reasons, waiting)
 
 
-def _seen(record: Record, observed: Observed) -> ObservedRevision | None:
-    """The objects of the record's current revision; None right after another one became current."""
-    seen = observed.current
-    return seen if seen is not None and seen.name == record.current else None
+def _replicas(seen: Situation, before: Record, record: Record) -> int:
+    """The current revision's count. It was granted to the one that was current before."""
+    there, rollout = seen.observed.of(record.current or ""), record.rollout
+    applied = there.replicas or 0
+    if record.phase is Phase.FAILED:
+        return 0
+    handing_over = [each.revision for each in record.leaving if not each.served]
+    if record.served_at is None and any(seen.observed.of(each).live for each in handing_over):
+        return min(applied, seen.granted)
+    if before.current not in (None, record.current):
+        return max(applied, record.replicas or 0)
+    if rollout is not None and rollout.phase is Phase.DRAINING:
+        return applied
+    if planner.runs(rollout) is Phase.SHIFTING or (rollout is not None and rollout.phase is Phase.ROLLING_BACK):
+        return max(seen.granted, min(applied, rollout.floor if rollout is not None else 0))
+    return seen.granted
 
 
-def _never_came_to_be(record: Record, observed: Observed) -> bool:
-    """A revision that never served, has been corrected, and has nothing to protect: refused, failed, or not created."""
-    if record.served_at is not None or observed.newest.name == record.current:
-        return False
-    replicas = observed.current.replicas if observed.current else None
-    return replicas is None or (record.phase is Phase.FAILED and replicas == 0)
-
-
-def _timed_out(limits: Limits, record: Record, now: float) -> bool:
-    if limits.initialization_timeout_s is None or record.started_at is None or record.served_at is not None:
-        return False
-    return now >= record.started_at + limits.initialization_timeout_s
+def _counted(limits: Limits, record: Record, there: ObservedRevision | None, granted: int) -> tuple[Record, int, bool]:
+    """The record with this count, the count, and whether it was kept up because objects wait for their stamps."""
+    applied = (there.replicas if there else None) or 0
+    held = not limits.may_lower and granted < applied
+    granted = applied if held else granted
+    if (record.replicas, record.epoch) != (granted, limits.epoch):
+        record = replace(record, replicas=granted, epoch=limits.epoch)
+    return record, granted, held
 
 
 def _commands(record: Record, observed: Observed, granted: int) -> list[Command]:
     """Content before the object made from it, capacity before the Service that points at it."""
-    assert record.current is not None  # set by _remember
+    assert record.current is not None  # set by current.remember
     commands: list[Command] = []
     if record.current not in observed.saved and record.current == observed.newest.name:
         commands.append(SaveRevision(observed.newest))
-    there = _seen(record, observed)
+    there = current.of_current(record, observed)
     seen = there.replicas if there else None
     if there is not None and seen is not None and record.epoch is not None and there.epoch != record.epoch:
         commands.append(Stamp(record.current, record.epoch))
@@ -211,3 +206,30 @@ def _reasons(before: Record, after: Record) -> tuple[Reason, ...]:
         (before.phase != after.phase and after.phase is Phase.FAILED, Reason.INITIALIZATION_TIMED_OUT),
     )
     return tuple(reason for happened, reason in changed if happened)
+
+
+def _reasons_of_update(before: Record, after: Record) -> tuple[Reason, ...]:
+    was, now = before.rollout, after.rollout
+    found: list[Reason] = []
+    if was is not None and (now is None or now.revision != was.revision):
+        completed = after.current == was.revision and was.phase is Phase.DRAINING
+        reverted = was.reason is Why.TEMPLATE_REVERTED
+        found.append(
+            Reason.UPDATE_COMPLETED if completed else Reason.UPDATE_FAILED if reverted else Reason.UPDATE_SUPERSEDED
+        )
+    if now is not None and _place(was) != _place(now) and now.phase in _OF_PHASE:
+        found.append(_OF_PHASE[now.phase])
+    if before.handled != after.handled and _obeys(before) == _obeys(after):
+        found.append(Reason.VERB_IGNORED)
+    return tuple(found)
+
+
+def _place(rollout: Rollout | None) -> tuple[str, Phase, float] | None:
+    return (rollout.revision, rollout.phase, rollout.since) if rollout is not None else None
+
+
+def _obeys(record: Record) -> tuple[object, ...]:
+    """What a verb may change."""
+    rollout = record.rollout
+    wishes = (rollout.full, rollout.pause) if rollout is not None else ()
+    return (record.phase, _place(rollout), *wishes)

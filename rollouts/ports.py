@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+from autoscaler.model.resources import ResourceVector
 from rollouts.record import Record
 from rollouts.revision import Revision
 
@@ -27,3 +29,42 @@ class Revisions(Protocol):
 class Traffic(Protocol):
     async def select(self, service: str, revision: str, exists: bool) -> None:
         """Makes the Service select the revision's serving pods; creates it where it does not exist and is ours."""
+
+
+class Removal(Protocol):
+    async def delete(self, revision: str, immediate: bool) -> None:
+        """Deletes the object and its pods, `immediate` with at most 5 s of grace; what is gone already is no error."""
+
+
+class Quota(Protocol):
+    async def hold(self, revision: str, pool: str, vector: ResourceVector) -> None:
+        """Makes the pool's ledger hold exactly this for the revision, in thousandths; compare-and-set on the ledger.
+
+        Raises where the ledger would then hold more than its limit and more than before; nothing is changed then.
+        """
+
+    async def release(self, revision: str) -> None:
+        """Removes the revision's holds from every ledger of the project; none there is no error."""
+
+
+class Route(Protocol):
+    async def weigh(self, update_percent: int, seen: int | None) -> None:
+        """Gives the update Service this percentage and the other one the rest; JSON Patch with `test` on what was seen.
+
+        Raises where the rule changed meanwhile, or where somebody else owns it.
+        """
+
+
+class WarmUps(Protocol):
+    async def warm_up(self, revision: str) -> None:
+        """Begins to send the warm-up requests to every ready replica that has not had them, and returns at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePorts:
+    """What only updates need."""
+
+    removal: Removal
+    quota: Quota
+    route: Route
+    warm_ups: WarmUps

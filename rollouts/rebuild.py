@@ -1,15 +1,17 @@
 """Rebuilds a lost record from the objects that are there. Backup tools and careless clients drop an object's status.
 
 Holds what is applied and deletes nothing: the revision that the Service selects is current, with the count that its
-object has.
+object has. What else is there, `step` takes into the record: the newest template's revision as the update, which starts
+over with the traffic back at the current one; any other as leaving, once it is proven idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rollouts.machine import ObservedRevision
+from rollouts.observed import ObservedRevision, ObservedRoute, ObservedService
 from rollouts.record import Phase, Record
+from rollouts.revision import NO_REVISION
 
 
 def rebuild(revisions: Sequence[ObservedRevision], selected: str | None, now: float) -> Record | None:
@@ -33,3 +35,10 @@ def rebuild(revisions: Sequence[ObservedRevision], selected: str | None, now: fl
         served_at=now,
         serving=current.ready > 0,
     )
+
+
+def serving(service: ObservedService, update_service: ObservedService, route: ObservedRoute | None) -> str | None:
+    """The revision that gets most of the traffic; `<service>`'s where it is even."""
+    if route is not None and route.weight is not None and route.weight > 50:
+        return update_service.selects if update_service.selects != NO_REVISION else service.selects
+    return service.selects

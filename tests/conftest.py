@@ -3,6 +3,7 @@
 cluster        the real control plane of this run, shared by all tests and workers; never break it
 namespace      the name of a namespace in it for one test, deleted afterwards
 lws            the same `cluster`, with LeaderWorkerSet's controller and webhooks (about 2 s, once)
+gateway        a Gateway in it, with a real Envoy Gateway and a real Envoy (about 11 s, once)
 fresh_cluster  a control plane for one test (about 4 s): pause, kill, restart its processes as you like
 prometheus     a Prometheus for one test that scrapes the pods of `namespace`; kill, empty and start it as you like
 
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.realcluster import gateway as gateways
 from tests.realcluster import lws as leaderworkersets
 from tests.realcluster import session
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.gateway import Gateway
 from tests.realcluster.prometheus import Prometheus
 
 
@@ -56,6 +59,11 @@ def cluster() -> Cluster:
 def lws(cluster: Cluster) -> Cluster:
     leaderworkersets.start(cluster)
     return cluster
+
+
+@pytest.fixture(scope="session")
+def gateway(cluster: Cluster) -> Gateway:
+    return gateways.start(cluster)
 
 
 @pytest.fixture

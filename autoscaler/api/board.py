@@ -90,6 +90,7 @@ class Totals:
     events_dropped: int
     bounds: Bounds = Bounds()
     clock_behind_s: float = 0.0  # the machine's clock was stepped and we follow slowly
+    answers: Mapping[str, int] = field(default_factory=dict)  # to queries for GPUs and those of the configuration
 
 
 @dataclass(slots=True)

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
 from autoscaler.api.board import Board, Bounds, Configuration, Leader, Totals
+from autoscaler.model.foreign import FOREIGN_SERIES, Measure
 from autoscaler.model.report import CycleReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
+from autoscaler.model.workload import Mode
 
 WORKLOAD = ("namespace", "workload")
 
@@ -109,6 +111,8 @@ def _totals(totals: Totals) -> Iterator[Metric]:
     yield _counter("rest_client_requests", "Requests to the API server", ("code", "method", "host"), requests)
     pages = [((outcome,), float(n)) for outcome, n in sorted(_folded(totals.pages).items())]
     yield _counter("tidegate_scrape_pages", "Metrics pages by outcome", ("outcome",), pages)
+    answers = [((outcome,), float(n)) for outcome, n in sorted(_folded(totals.answers).items())]
+    yield _counter("tidegate_query_answers", "Answers of Prometheus by outcome: GPUs, queries", ("outcome",), answers)
     yield _counter("tidegate_scrape_seconds", "Seconds spent waiting for pages", (), [((), totals.scrape_seconds)])
     yield _gauge("tidegate_scrape_period_seconds", "Between two pages of a pod", (), [((), totals.scrape_period_s)])
     yield _gauge("tidegate_clock_behind_seconds", "Behind the machine's clock", (), [((), totals.clock_behind_s)])
@@ -148,6 +152,10 @@ def _report(report: CycleReport) -> Iterator[Metric]:
         ("tidegate_paused", "Paused", "1 while mode is paused"),
     ):
         yield _gauge(name, text, WORKLOAD, [(w.key, float(_is_true(w, kind))) for w in each])
+    observed = [(w.key, float(w.spec.mode is Mode.OBSERVE)) for w in each if w.spec]
+    yield _gauge(
+        "tidegate_observe_only", "1 while mode is observe: counts are decided and not written", WORKLOAD, observed
+    )
     limited = [((*w.key, c.reason), 1.0) for w in each for c in w.conditions if _limits(c.type, c.status)]
     yield _gauge("tidegate_scaling_limited", "1 while a bound or quota binds", (*WORKLOAD, "reason"), limited)
     yield _gauge("tidegate_gpus", "GPUs by state of their replica", (*WORKLOAD, "state"), list(_gpus(each)))
@@ -158,6 +166,7 @@ def _report(report: CycleReport) -> Iterator[Metric]:
         for kind, value in (("limit", q.limit), ("used", q.used), ("free", max(0, q.limit - q.used)))
     ]
     yield _gauge("tidegate_quota_gpus", "GPUs of a project on a node pool", ("project", "node_pool", "type"), quota)
+    yield from _foreign(each)
 
 
 def _replicas(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
@@ -196,6 +205,23 @@ def _signals(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
     yield _gauge("tidegate_signal_age_seconds", "Age of the oldest page used", labels, ages)
     fresh = [((*key, s.quality.value), 1.0) for key, s in read]
     yield _gauge("tidegate_signal_quality", "1 for the present quality", (*labels, "quality"), fresh)
+
+
+def _foreign(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
+    """What is republished, under others' names. Of a name that nobody has a value for there is no line at all.
+
+    The count of requests has no type: as a counter its name would have to end in _total.
+    """
+    families: dict[str, GaugeMetricFamily | UnknownMetricFamily] = {}
+    for measure, series in FOREIGN_SERIES.items():
+        extra, values = [label for label, _ in series.labels], [value for _, value in series.labels]
+        kind = UnknownMetricFamily if measure is Measure.REQUESTS else GaugeMetricFamily
+        samples = [((*w.key, *values), w.measures[measure]) for w in workloads if measure in w.measures]
+        if samples and series.name not in families:
+            families[series.name] = kind(series.name, series.text, labels=(*WORKLOAD, *extra))
+        for labels, value in samples:
+            families[series.name].add_metric(labels, value)
+    yield from families.values()
 
 
 def _gpus(workloads: Sequence[WorkloadReport]) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -26,6 +26,7 @@ Examples:
   tidegate validate config.yaml llama.yaml            check files before a cluster sees them
   tidegate crd | kubectl apply --server-side -f -     install the resource definitions
   tidegate run --config config.yaml                   start the daemon
+  tidegate doctor --config config.yaml                what is missing in the cluster, and how to mend it
 """,
 )
 
@@ -141,6 +142,84 @@ def demo(
     from autoscaler.cli.demo import demo as run_demo
 
     run_demo(seed, plain)
+
+
+class Output(StrEnum):
+    """How findings are shown."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@app.command(
+    epilog="""
+\b
+Exit status: 0 all is well, 1 something does not work, 2 wrong usage, 3 warnings only, 4 not done in time.
+
+\b
+Looks at the configuration, the API server, the definitions, the rights that the chart grants,
+Prometheus (access, version, clock) and, for each workload, whether the pods' pages and Prometheus
+show what it is scaled by: renamed series, percent for shares, pods scraped twice or at another pace.
+
+\b
+Examples:
+  kubectl exec -n tidegate deploy/tidegate -- tidegate doctor   as the daemon sees it
+  tidegate doctor -c config.yaml -n ml-team llama               one workload, with your kubeconfig
+  tidegate doctor -c config.yaml --prometheus http://127.0.0.1:9090 --service-account tidegate/tidegate
+  tidegate doctor -A -o json | jq '.findings[] | select(.level == "error")'
+""",
+)
+def doctor(
+    workload: Annotated[str | None, typer.Argument(metavar="[WORKLOAD]", help="Only this one; else all.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="The daemon's configuration; in its pod it is found.",
+        ),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Another kubeconfig than the usual one."),
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Its workloads; else those of all watched.")
+    ] = None,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Workloads of all.")] = False,
+    prometheus: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where it is from here, e.g. behind kubectl port-forward.")
+    ] = None,
+    service_account: Annotated[
+        str | None,
+        typer.Option(metavar="NAMESPACE/NAME", help="Whose rights to look at, e.g. the daemon's; else your own."),
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="Lines, or a document.")] = Output.TABLE,
+    timeout: Annotated[int, typer.Option(metavar="SECONDS", min=1, max=3600, help="For everything.")] = 60,
+) -> None:
+    """Say what is wrong in the cluster, one line each, and how to mend it. Changes nothing."""
+    from autoscaler.cli import doctor as command
+
+    if namespace is not None and all_namespaces:
+        raise typer.BadParameter("--namespace and --all-namespaces exclude each other", param_hint="-n, -A")
+    if service_account is not None and not all(service_account.partition("/")):
+        raise typer.BadParameter("write it as NAMESPACE/NAME", param_hint="--service-account")
+    options = command.Options(
+        workload,
+        config,
+        kubeconfig,
+        namespace,
+        all_namespaces,
+        prometheus,
+        service_account,
+        output,
+        timeout,
+    )
+    raise typer.Exit(command.doctor(options))
 
 
 def main() -> None:

@@ -16,9 +16,8 @@ from urllib.request import getproxies_environment
 
 import aiohttp
 import msgspec
-from kubernetes_asyncio import client as kubernetes_client
-from kubernetes_asyncio import config as kubernetes_config
 
+from autoscaler.cluster import transport
 from autoscaler.cluster.errors import ApiError, Unreachable, error_for
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -30,7 +29,7 @@ READ_TIMEOUT_S: Final = 10.0
 HEAD_TIMEOUT_S: Final = 30.0  # until a watch is accepted; API priority and fairness may queue it
 MAX_ERROR_BYTES: Final = 64 * 1024
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024  # of one watch event; etcd stores objects of 1.5 MiB at most by default
-CONNECTIONS: Final = 1_000  # a watch holds one: eight kinds in each watched namespace
+CONNECTIONS: Final = 1_000  # a watch holds one: eight kinds in each watched namespace, and those of targets
 
 
 # a token file that is empty for a moment while the kubelet rotates it is no reason to die either, nor is one that is
@@ -41,7 +40,7 @@ _NO_ANSWER: Final = (
     OSError,
     ValueError,
     asyncio.IncompleteReadError,
-    kubernetes_config.ConfigException,
+    transport.config.ConfigException,
 )
 
 
@@ -156,13 +155,13 @@ class KubernetesClient:
 
 async def connect(kubeconfig: Path | None = None) -> KubernetesClient:
     """A client for the given kubeconfig file, else the pod's ServiceAccount."""
-    configuration = kubernetes_client.Configuration()
+    configuration = transport.Configuration()
     configuration.connection_pool_maxsize = CONNECTIONS
     if kubeconfig is not None:
-        await kubernetes_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+        await transport.config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
     else:
-        kubernetes_config.load_incluster_config(client_configuration=configuration)
-    return KubernetesClient(kubernetes_client.ApiClient(configuration))
+        transport.config.load_incluster_config(client_configuration=configuration)
+    return KubernetesClient(transport.ApiClient(configuration))
 
 
 def _trim_token(configuration: Any) -> None:

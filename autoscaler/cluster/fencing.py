@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from autoscaler.cluster.client import JSON, KubeApi
-from autoscaler.cluster.errors import NotLeading, Unreachable
+import msgspec
+
+from autoscaler.cluster.client import JSON, MERGE_PATCH, KubeApi
+from autoscaler.cluster.errors import Conflict, NotLeading, Unreachable
 from autoscaler.cluster.pacing import WriteBudget
-from autoscaler.cluster.resources import GROUP, Metadata
+from autoscaler.cluster.resources import AS_OURSELVES, GROUP, Metadata
 
 EPOCH_ANNOTATION: Final = f"{GROUP}/epoch"
+STAMP_TRIES: Final = 3  # others write to the object, too: its controller, or a pod that becomes ready
 EPOCH_DIGITS: Final = 9  # a Lease counts in 32 bits; what is longer is not ours
 
 
@@ -71,3 +74,26 @@ def epoch_of(metadata: Metadata) -> int | None:
     """The epoch that an object carries; None where it carries none that can be read."""
     stamp = (metadata.annotations or {}).get(EPOCH_ANNOTATION, "")
     return int(stamp) if stamp.isascii() and stamp.isdigit() and len(stamp) <= EPOCH_DIGITS else None
+
+
+class _OnlyMetadata(msgspec.Struct):
+    metadata: Metadata
+
+
+async def stamp(api: KubeApi, path: str, there: Metadata, epoch: int) -> bytes:
+    """Makes the object at `path` carry the epoch; what the server answered.
+
+    Tried again where another's change was quicker; only the uid must be what was looked at. Raises Conflict where a
+    later leader was here.
+    """
+    uid, version = there.uid, there.resource_version
+    for _ in range(STAMP_TRIES):
+        meta = {"uid": uid, "resourceVersion": version, "annotations": {EPOCH_ANNOTATION: str(epoch)}}
+        try:
+            return await api.call("PATCH", path, params=AS_OURSELVES, body={"metadata": meta}, content_type=MERGE_PATCH)
+        except Conflict:
+            now = msgspec.json.decode(await api.call("GET", path), type=_OnlyMetadata).metadata
+            if (epoch_of(now) or 0) > epoch:
+                raise
+            version = now.resource_version
+    raise Conflict(f"{path} changed {STAMP_TRIES} times under its stamp")

@@ -47,6 +47,12 @@ class LeaderWorkerSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
     network_config: NetworkConfig | None = None
 
 
+class TargetRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    api_version: str | None = None
+    kind: str | None = None
+    name: str | None = None
+
+
 class MetricsEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int | None = None
     path: str | None = None
@@ -55,6 +61,7 @@ class MetricsEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Serving(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deployment: Deployment | None = None
     leader_worker_set: LeaderWorkerSet | None = None
+    target_ref: TargetRef | None = None
     port: int | None = None
     protocol: str | None = None
     metrics: MetricsEndpoint | None = None
@@ -66,6 +73,7 @@ class Activation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     page: str | None = None
     metric: str | None = None
     labels: dict[str, str] | None = None
+    query: str | None = None
 
 
 class FurtherSignal(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,12 +11,16 @@ from urllib.parse import quote
 
 import msgspec
 
+from autoscaler.model.resources import pod_demand
+
 GROUP: Final = "tidegate.dev"
 WORKLOAD_LABEL: Final = f"{GROUP}/workload"
 OWNER_REVISION_LABEL: Final = f"{GROUP}/owner-revision"  # on every pod of a revision
 REVISION_LABEL: Final = f"{GROUP}/revision"  # only on pods that serve; the one key that Services select by
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "tidegate"}
 FIELD_MANAGER: Final = "tidegate"
+AS_OURSELVES: Final = {"fieldManager": FIELD_MANAGER}  # so that another writer of a field can be told from us
+SERVICE_LABEL: Final = "kubernetes.io/service-name"  # on EndpointSlices
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,10 @@ LEASES: Final = Resource("coordination.k8s.io/v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io/v1", "events", "Event")
 HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 SCALED_OBJECTS: Final = Resource("keda.sh/v1alpha1", "scaledobjects", "ScaledObject")  # known only where KEDA is
+
+GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
+HTTP_ROUTES: Final = Resource(f"{GATEWAY_GROUP}/v1", "httproutes", "HTTPRoute")  # known only where the Gateway API is
+ENDPOINT_SLICES: Final = Resource("discovery.k8s.io/v1", "endpointslices", "EndpointSlice")
 
 
 class Struct(msgspec.Struct, rename="camel", frozen=True, kw_only=True, gc=False):
@@ -119,6 +127,22 @@ class Scalable(Struct, frozen=True):
     status: ScalableStatus = ScalableStatus()
 
 
+class ScaleStatus(Struct, frozen=True):
+    selector: str = ""
+
+
+class ScaleSpec(Struct, frozen=True):
+    replicas: int = 0  # as the API server leaves a zero out
+
+
+class Scale(Struct, frozen=True):
+    """What any object with a scale tells: its count, and the selector of its pods."""
+
+    metadata: Metadata
+    spec: ScaleSpec = ScaleSpec()
+    status: ScaleStatus = ScaleStatus()
+
+
 class PodSpec(Struct, frozen=True):
     node_name: str | None = None
 
@@ -166,6 +190,110 @@ class Autoscaler(Struct, frozen=True):
 
     metadata: Metadata
     spec: AutoscalerSpec = AutoscalerSpec()
+
+
+class EndpointConditions(Struct, frozen=True):
+    ready: bool | None = None  # to be read as True
+
+
+class EndpointTarget(Struct, frozen=True):
+    kind: str = ""
+    uid: str = ""
+
+
+class Endpoint(Struct, frozen=True):
+    addresses: list[str] = []
+    conditions: EndpointConditions = EndpointConditions()
+    target_ref: EndpointTarget | None = None
+
+
+class EndpointSlice(Struct, frozen=True):
+    metadata: Metadata
+    endpoints: list[Endpoint] | None = None
+
+
+class BackendRef(Struct, frozen=True):
+    group: str = ""
+    kind: str = "Service"
+    name: str = ""
+    namespace: str | None = None
+    weight: int = 1  # the Gateway API's default; the API server fills it in
+
+
+class RouteTimeouts(Struct, frozen=True):
+    request: str | None = None
+
+
+class RouteRule(Struct, frozen=True):
+    name: str | None = None
+    backend_refs: list[BackendRef] | None = None
+    timeouts: RouteTimeouts | None = None
+
+
+class ParentReference(Struct, frozen=True):
+    group: str = GATEWAY_GROUP
+    kind: str = "Gateway"
+    namespace: str | None = None
+    name: str = ""
+    section_name: str | None = None
+    port: int | None = None
+
+
+class RouteCondition(Condition, frozen=True):
+    observed_generation: int = 0
+
+
+class RouteParent(Struct, frozen=True):
+    parent_ref: ParentReference = ParentReference()
+    conditions: list[RouteCondition] | None = None
+
+
+class RouteStatus(Struct, frozen=True):
+    parents: list[RouteParent] | None = None
+
+
+class RouteSpec(Struct, frozen=True):
+    parent_refs: list[ParentReference] | None = None
+    rules: list[RouteRule] | None = None
+
+
+class HTTPRoute(Struct, frozen=True):
+    metadata: ScalableMetadata
+    spec: RouteSpec = RouteSpec()
+    status: RouteStatus = RouteStatus()
+
+
+class PricedContainer(Struct, frozen=True):
+    resources: dict[str, Any] | None = None
+    restart_policy: str | None = None
+
+
+class PricedPodSpec(PodSpec, frozen=True):
+    """With what a pod is charged for."""
+
+    containers: list[PricedContainer] | None = None
+    init_containers: list[PricedContainer] | None = None
+    overhead: dict[str, int | float | str] | None = None
+
+
+class TargetPod(Pod, frozen=True):
+    """A pod whose template we do not know: what it is charged is read from itself, once."""
+
+    spec: PricedPodSpec = PricedPodSpec()
+    demand: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        try:
+            demand = pod_demand(msgspec.to_builtins(self.spec))
+        except ValueError:  # a quantity beyond all bounds is no reason to lose sight of the pod
+            demand = {}
+        msgspec.structs.force_setattr(self, "demand", demand)
+
+
+class TargetObject(Struct, frozen=True):
+    """Of any kind: what its spec holds is its own affair."""
+
+    metadata: ScalableMetadata
 
 
 class ControllerRevision(Struct, frozen=True):

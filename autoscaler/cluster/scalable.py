@@ -6,7 +6,7 @@ which serve. The adapters in `workloads` say how a kind's object looks and what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,20 +14,21 @@ import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
 from autoscaler.cluster.errors import Conflict, NotFound
-from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of
+from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import check_owned, metadata_of
 from autoscaler.cluster.resources import (
+    AS_OURSELVES,
     CONTROLLER_REVISIONS,
-    FIELD_MANAGER,
     OWNER_REVISION_LABEL,
     REVISION_LABEL,
     WORKLOAD_LABEL,
     ControllerRevision,
-    Metadata,
     Pod,
     Resource,
     Scalable,
+    Scale,
+    TargetPod,
 )
 from rollouts.machine import ObservedRevision
 from rollouts.revision import ANNOTATIONS, Revision
@@ -35,7 +36,6 @@ from rollouts.revision import ANNOTATIONS, Revision
 Content = Mapping[str, Any]  # of a revision, or one field of it
 
 DIGEST_ANNOTATION: Final = "tidegate.dev/digest"
-AS_OURSELVES: Final = {"fieldManager": FIELD_MANAGER}  # so that another writer of the count can be told from us
 SCALE_TRIES: Final = 3  # a pod becoming ready changes the version under us; the count is looked at each time
 
 
@@ -51,9 +51,17 @@ class Kind:
     """How the replicas of the revision of that name are."""
 
 
-class _Scale(msgspec.Struct):
-    metadata: Metadata
-    spec: dict[str, int] = {}
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a replica of somebody else's object is."""
+
+    selector: Callable[[str, str], str]
+    """Which pods make its replicas, from the object's name and the selector that its scale tells."""
+    observe: Callable[[str, Scalable | None, Iterable[Pod]], ObservedRevision]
+    serves: Callable[[Pod], bool]
+    """Is this pod one that answers requests?"""
+    replicas: Callable[[Iterable[TargetPod]], list[list[TargetPod]]]
+    """The pods by the replica that they make."""
 
 
 class ScalableRevisions:
@@ -69,9 +77,11 @@ class ScalableRevisions:
         observed: Callable[[str], Scalable | None],
         wrote: Callable[[Kind, Scalable], None],
         epoch: int,
+        stamp_traffic: Callable[[], Awaitable[None]],
     ) -> None:
         """`contents`: identity by revision name; `kind_of`: likewise; `observed`: the object of that revision as it was
-        looked at; `wrote` is given what the server answered; `epoch` is the present leader's."""
+        looked at; `wrote` is given what the server answered; `epoch` is the present leader's; `stamp_traffic` makes
+        the objects that direct the workload's traffic carry it."""
         self._api = api
         self._workload = workload
         self._orphan = orphan
@@ -80,6 +90,7 @@ class ScalableRevisions:
         self._observed = observed
         self._wrote = wrote
         self._epoch = epoch
+        self._stamp_traffic = stamp_traffic
 
     async def save(self, revision: Revision) -> None:
         body = {
@@ -128,42 +139,21 @@ class ScalableRevisions:
             check_owned(self._workload, there.metadata, kind.resource.kind)
 
     async def stamp(self, revision: str, epoch: int) -> None:
-        """Tried again where a pod's change was quicker; only the uid must be what was looked at."""
+        """The traffic's objects first: while the revision's object is unstamped, this is asked for again, and nothing
+        is lowered anywhere."""
         there, kind = self._observed(revision), self._kind_of(revision)
         if there is None:
             raise Conflict(f"{kind.resource.kind} {revision} is gone since it was looked at")
-        uid = there.metadata.uid
+        await self._stamp_traffic()
         path = kind.resource.path(self._workload.metadata.namespace, revision)
-        for _ in range(SCALE_TRIES):
-            meta = {"uid": uid, "resourceVersion": there.metadata.resource_version}
-            body = {"metadata": {**meta, "annotations": {EPOCH_ANNOTATION: str(epoch)}}}
-            try:
-                answer = await self._patch(path, body)
-            except Conflict:
-                there = await self._read(kind, revision)
-                if (epoch_of(there.metadata) or 0) > epoch:
-                    raise
-                continue
-            self._wrote(kind, msgspec.json.decode(answer, type=Scalable))
-            return
-        raise Conflict(f"{kind.resource.kind} {revision} changed {SCALE_TRIES} times under its stamp")
+        answer = await stamp(self._api, path, there.metadata, epoch)
+        self._wrote(kind, msgspec.json.decode(answer, type=Scalable))
 
     async def _scale(self, revision: str, replicas: int, seen: int) -> None:
-        """Writes the count where it still is what was seen; anything else is for the next cycle."""
-        there, kind = self._observed(revision), self._kind_of(revision)
-        path = kind.resource.path(self._workload.metadata.namespace, revision, "scale")
-        for _ in range(SCALE_TRIES):
-            scale = msgspec.json.decode(await self._api.call("GET", path), type=_Scale)
-            if there is None or scale.metadata.uid != there.metadata.uid or scale.spec.get("replicas", 0) != seen:
-                raise Conflict(f"{kind.resource.kind} {revision} has changed since it was looked at")
-            meta = {"uid": scale.metadata.uid, "resourceVersion": scale.metadata.resource_version}
-            try:
-                body = {"metadata": meta, "spec": {"replicas": replicas}}
-                await self._patch(path, body)
-                return
-            except Conflict:
-                continue
-        raise Conflict(f"{kind.resource.kind} {revision} changed {SCALE_TRIES} times under the write of its count")
+        there = self._observed(revision)
+        uid = there.metadata.uid if there is not None else ""
+        namespace = self._workload.metadata.namespace
+        await write_count(self._api, self._kind_of(revision).resource, namespace, revision, uid, replicas, seen)
 
     async def _read(self, kind: Kind, revision: str) -> Scalable:
         path = kind.resource.path(self._workload.metadata.namespace, revision)
@@ -171,6 +161,41 @@ class ScalableRevisions:
 
     async def _patch(self, path: str, body: Mapping[str, Any]) -> bytes:
         return await self._api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=MERGE_PATCH)
+
+
+async def write_count(
+    api: KubeApi, resource: Resource, namespace: str, name: str, uid: str, replicas: int, seen: int
+) -> None:
+    """Writes the count where it still is what was seen; anything else is for the next cycle."""
+    path = resource.path(namespace, name, "scale")
+    for _ in range(SCALE_TRIES):
+        scale = msgspec.json.decode(await api.call("GET", path), type=Scale)
+        if scale.metadata.uid != uid or scale.spec.replicas != seen:
+            raise Conflict(f"{resource.kind} {name} has changed since it was looked at")
+        meta = {"uid": uid, "resourceVersion": scale.metadata.resource_version}
+        body = {"metadata": meta, "spec": {"replicas": replicas}}
+        try:
+            await api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=MERGE_PATCH)
+            return
+        except Conflict:
+            continue
+    raise Conflict(f"{resource.kind} {name} changed {SCALE_TRIES} times under the write of its count")
+
+
+def observe_pods(name: str, there: Scalable | None, pods: Iterable[Pod]) -> ObservedRevision:
+    """How the replicas are where each is a pod."""
+    live = [pod for pod in pods if is_live(pod)]
+    terminating = sum(1 for pod in live if pod.metadata.deletion_timestamp)
+    ready = sum(1 for pod in live if is_ready(pod))
+    return ObservedRevision(
+        name=name,
+        replicas=there.spec.replicas if there else None,
+        ready=ready,
+        starting=len(live) - terminating - ready,
+        unscheduled=sum(1 for pod in live if not pod.metadata.deletion_timestamp and not pod.spec.node_name),
+        terminating=terminating,
+        epoch=epoch_of(there.metadata) if there else None,
+    )
 
 
 def render(

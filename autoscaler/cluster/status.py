@@ -13,7 +13,7 @@ from autoscaler.cluster.inferenceworkload import InferenceWorkload, RolloutRecor
 from autoscaler.cluster.resources import WORKLOADS
 from autoscaler.model.report import ConditionReport
 from autoscaler.model.report import Status as ConditionStatus
-from rollouts.record import Phase, Record
+from rollouts.record import PHASES_OF_CURRENT, Phase, Record
 
 NUMBERS_EVERY_S: Final = 30.0  # plain numbers are not worth a write of their own more often
 _NUMBERS: Final = frozenset({"ageSeconds", "value", "recommended", "message", "phaseMessage", "observedGeneration"})
@@ -44,7 +44,7 @@ def record_of(workload: InferenceWorkload) -> Record:
 
 def _phase(stored: RolloutRecord) -> Phase:
     """A phase of a newer version is not ours to follow: what served once is taken as complete."""
-    known = {phase.value: phase for phase in Phase}
+    known = {phase.value: phase for phase in PHASES_OF_CURRENT}
     unknown = Phase.COMPLETE if stored.served_at else Phase.STARTING
     return known.get(stored.phase or "", unknown)
 

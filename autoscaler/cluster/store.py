@@ -14,11 +14,14 @@ from autoscaler.cluster.resources import (
     LEADER_WORKER_SETS,
     Autoscaler,
     ControllerRevision,
+    EndpointSlice,
+    HTTPRoute,
     Pod,
     Resource,
     Scalable,
     Service,
 )
+from autoscaler.cluster.targets import Targets
 from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 
 T = TypeVar("T", bound=HasMetadata)
@@ -38,7 +41,7 @@ class Copies(dict[str, Watched[T]]):
             yield from copy
 
     def assume(self, item: T) -> None:
-        copy = self.get("") or self.get(item.metadata.namespace)
+        copy = self.get("", self.get(item.metadata.namespace))  # one that is empty is a copy, too
         if copy is not None:
             copy.assume(item)
 
@@ -81,8 +84,11 @@ class Index(Mapping[GroupKey, Group], Generic[T, Group]):
 class Store:
     """All that is known of the cluster. `run` must be running; nothing may be decided before `synced`."""
 
-    def __init__(self, api: KubeApi, namespaces: Sequence[str], changed: Callable[[], None]) -> None:
-        """`changed` is called when a workload changed; the other kinds wait for the next tick."""
+    def __init__(
+        self, api: KubeApi, namespaces: Sequence[str], changed: Callable[[], None], routes: bool = False
+    ) -> None:
+        """`changed` is called when a workload changed; the other kinds wait for the next tick. `routes`: HTTPRoutes
+        and EndpointSlices are followed, too."""
         places = list(namespaces) or [""]
         ours = resources.WORKLOAD_LABEL
         outages = self.outages = Outages()
@@ -117,12 +123,22 @@ class Store:
         self.services = copies(resources.SERVICES, Service, "")
         self.horizontal_pod_autoscalers = copies(resources.HORIZONTAL_POD_AUTOSCALERS, Autoscaler, "")
         self.scaled_objects = copies(resources.SCALED_OBJECTS, Autoscaler, "", optional=True)
+        self.targets = Targets(api, outages)
+        self._slices_by_service = Index[EndpointSlice, list[EndpointSlice]](resources.SERVICE_LABEL, _as_list)
+        self.http_routes: Copies[HTTPRoute] = Copies()
+        self.endpoint_slices: Copies[EndpointSlice] = Copies()
+        if routes:
+            self.http_routes = copies(resources.HTTP_ROUTES, HTTPRoute, "", optional=True)
+            self.endpoint_slices = copies(
+                resources.ENDPOINT_SLICES, EndpointSlice, "", moved=self._slices_by_service.moved
+            )
 
     @property
     def copies(self) -> list[Watched[InferenceWorkload] | Watched[Scalable] | Watched[Pod]]:
         """Every copy of every kind."""
         objects = (self.deployments, self.leader_worker_sets, self.pods, self.services)
-        kinds = (self.workloads, *objects, self.revisions, self.horizontal_pod_autoscalers, self.scaled_objects)
+        scalers = (self.horizontal_pod_autoscalers, self.scaled_objects)
+        kinds = (self.workloads, *objects, self.revisions, *scalers, self.http_routes, self.endpoint_slices)
         return [copy for kind in kinds for copy in kind.values()]  # type: ignore[misc]
 
     @property
@@ -139,6 +155,7 @@ class Store:
         async with asyncio.TaskGroup() as group:
             for copy in self.copies:
                 group.create_task(copy.run())
+            group.create_task(self.targets.run())
 
     def pods_by_revision(self) -> Mapping[GroupKey, list[Pod]]:
         """Pods by (namespace, owner revision)."""
@@ -148,8 +165,17 @@ class Store:
         """Stored revisions by (namespace, workload), by name."""
         return self._revisions_by_workload
 
+    def slices_by_service(self) -> Mapping[GroupKey, list[EndpointSlice]]:
+        """EndpointSlices by (namespace, Service)."""
+        return self._slices_by_service
 
-def _as_list(group: dict[str, Pod]) -> list[Pod]:
+    def knows_http_routes(self, namespace: str) -> bool:
+        """Has the server, asked last, known the kind?"""
+        copy = self.http_routes.get("", self.http_routes.get(namespace))
+        return copy is not None and not copy.absent
+
+
+def _as_list(group: dict[str, T]) -> list[T]:
     return list(group.values())
 
 

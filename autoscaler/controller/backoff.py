@@ -60,11 +60,14 @@ class BackOff:
                 del memory[key]
 
 
-def trouble_of(error: ApiError, doing: Command | None) -> Trouble:
-    """Which condition tells of this error: by what was being done, not by the status code alone."""
+def trouble_of(error: ApiError, doing: Command | None, ours: bool = True) -> Trouble:
+    """Which condition tells of this error: by what was being done, not by the status code alone.
+
+    `ours`: the object is made from the workload's template; it is nobody else's.
+    """
     if isinstance(error, Foreign):
         return Trouble("Conflict", str(error))
-    if isinstance(error, Refused) and isinstance(doing, SaveRevision | HaveReplicas):
+    if ours and isinstance(error, Refused) and isinstance(doing, SaveRevision | HaveReplicas):
         return Trouble("TemplateInvalid", str(error))
     if isinstance(error, Refused | NotFound) and isinstance(doing, Select):
         return Trouble("ServiceUnusable", str(error))

@@ -19,7 +19,7 @@ HELD = {
     Rule.LOADING: "not to zero while a pod loads",
     Rule.NOT_IDLE: "not to zero while requests are in flight",
     Rule.WAITING: "not to zero while a request waits",
-    Rule.ACTIVATION_UNKNOWN: "not to zero while the activation page is missing",
+    Rule.ACTIVATION_UNKNOWN: "not to zero while the activation page or query says nothing",
     Rule.NO_WAKER: "not to zero: nothing could wake it; set autoscaling.activation",
     Rule.RETENTION: "retention",
 }
@@ -87,7 +87,10 @@ def unresolved(why: Unresolved) -> tuple[ConditionReport, ...]:
     """Conditions of a workload that cannot be worked on. Everything that runs stays as it is."""
     found = [
         ConditionReport(
-            why.condition, Status.FALSE if why.condition == "ScalingActive" else Status.TRUE, why.reason, why.message
+            why.condition,
+            Status.FALSE if why.condition in ("ScalingActive", "AbleToScale") else Status.TRUE,
+            why.reason,
+            why.message,
         ),
         ConditionReport("Stalled", Status.TRUE, why.reason, why.message),
     ]
@@ -124,6 +127,8 @@ def _able_to_scale(facts: Facts) -> ConditionReport:
 
 def _scaling_active(facts: Facts) -> ConditionReport:
     decision = facts.decision
+    if facts.spec.mode is Mode.OBSERVE:
+        return ConditionReport("ScalingActive", Status.FALSE, "ScalingDisabled", "mode is observe: nothing is written")
     off = {Rule.STOPPED: "stopped", Rule.MANUAL: "spec.replicas is set", Rule.PAUSED: "mode is paused"}
     if decision.rule in off:
         return ConditionReport("ScalingActive", Status.FALSE, "ScalingDisabled", off[decision.rule])
@@ -150,6 +155,8 @@ def _missing(facts: Facts) -> str:
     used = next((each for each in may_lower if each.quality is facts.decision.quality), next(iter(may_lower), None))
     fresh, expected = (used.pods_fresh, used.pods_expected) if used else (0, facts.counts.ready)
     name = used.name if used else "metrics"
+    if expected == fresh:  # every pod has a first page, and nothing was drawn from them yet
+        return f"no value of {name} yet: no scale-down until there is one"
     faults = f" ({'; '.join(facts.decision.faults[:3])})" if facts.decision.faults else ""
     return (
         f"{expected - fresh} of {expected} pods have no fresh page with {name}{faults}: no scale-down until they have"

@@ -12,11 +12,12 @@ from autoscaler.controller import fights
 from autoscaler.controller.fights import Fight, Sight
 from autoscaler.controller.reporting import Trouble
 from autoscaler.controller.snapshot import Rival, Snapshot, Subject
-from autoscaler.model.workload import WorkloadKey
+from autoscaler.model.workload import Mode, WorkloadKey
 
 REMEDY: Final = {
     "HorizontalPodAutoscaler": "delete it or point it elsewhere",
     "ScaledObject": "delete it or point it elsewhere; pausing it is not enough",
+    "InferenceWorkload": "one alone may; name another object in targetRef, or delete one workload",
 }
 _UNTIL: Final = "Nothing is written until"
 
@@ -36,6 +37,8 @@ class Conflicts:
         self._fights = {each.key: self._look(each, seen.at_s) for each in seen.subjects}
         found = {}
         for subject in seen.subjects:
+            if subject.spec.mode is Mode.OBSERVE:
+                continue  # nothing is written, whoever scales it
             fight = self._fights[subject.key]
             if subject.rival is not None:
                 found[subject.key] = _with(subject.rival)
@@ -48,6 +51,8 @@ class Conflicts:
         there = subject.there
         if there is None:
             return before
+        if subject.spec.mode is Mode.OBSERVE:
+            return Fight()
         sight = Sight(there.metadata.uid, there.metadata.generation, there.spec.replicas)
         news = subject.rival is None and fights.is_news(before, sight, subject.stored.replicas)
         writer = foreign_writer(there) if news else None
@@ -63,7 +68,7 @@ def _with(rival: Rival) -> Trouble:
 def _about(subject: Subject, fight: Fight) -> Trouble:
     name = subject.there.metadata.name if subject.there else subject.record.current
     message = (
-        f"{fight.by} keeps changing spec.replicas of {subject.kind.resource.kind} {name} "
+        f"{fight.by} keeps changing spec.replicas of {subject.resource.kind} {name} "
         f"({fights.CHANGES} times within {fights.WINDOW_S / 60:.0f} min): have it leave the count alone. "
         f"{_UNTIL} {timestamp(fight.held_until)}"
     )

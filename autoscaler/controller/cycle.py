@@ -25,6 +25,7 @@ from autoscaler.cluster.scalable import Kind, ScalableRevisions
 from autoscaler.cluster.status import StatusWriter, record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic.service import ServiceTraffic
+from autoscaler.cluster.workloads.scaletarget import TargetScale
 from autoscaler.cluster.workqueue import WorkQueue
 from autoscaler.controller import reporting, snapshot
 from autoscaler.controller.backoff import BackOff, trouble_of
@@ -33,20 +34,24 @@ from autoscaler.controller.events import Conditions
 from autoscaler.controller.kinds import kind_of
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.publishing import Publisher, write_status
+from autoscaler.controller.recall import Recall
 from autoscaler.controller.reporting import Outcome, Trouble
 from autoscaler.controller.reserving import Reservations
 from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Operator, Resolver
+from autoscaler.controller.steps import Fences, fences, step_of
 from autoscaler.model.decision import Ask, Grant, ScalingDecision
+from autoscaler.model.quota import Domain
 from autoscaler.model.report import CycleReport
+from autoscaler.model.resources import ResourceVector
 from autoscaler.model.signal import Quality
-from autoscaler.model.workload import DesiredPhase, WorkloadKey
+from autoscaler.model.workload import Mode, WorkloadKey
 from autoscaler.scaling.allocation import allocate, ask_of
 from autoscaler.scaling.decision import ScalingState, decide
 from autoscaler.scaling.holds import Holder, covered, ledgers
-from rollouts import machine
 from rollouts.driver import Driver
-from rollouts.machine import Command, HaveReplicas, ObservedRevision, Step
+from rollouts.machine import Command, HaveReplicas, Step
+from rollouts.ports import Revisions
 from rollouts.record import Phase
 
 PARALLEL_WORKLOADS: Final = 16
@@ -82,9 +87,11 @@ class Cycle:
         operator: Operator,
         clock: Callable[[], float],
         status_writes_per_cycle: int = 50,
+        recall: Recall | None = None,
         ledger_namespace: str = "default",
     ) -> None:
         """`tenure`: what may be written with; None while this process does not lead."""
+        self._recall = recall or Recall(clock, None)
         self._reservations = Reservations(ledger_namespace)
         self._tenure = tenure
         self._epoch: int | None = None  # of the tenure that the last cycle acted in
@@ -106,6 +113,8 @@ class Cycle:
         self._cut: list[tuple[WorkloadKey, Outcome]] = []  # what steps had done when they were cancelled
         self.queue: WorkQueue[WorkloadKey, Outcome | None] = WorkQueue(PARALLEL_WORKLOADS, QUEUE_MOST)
         self.unstamped = 0  # objects that do not carry the present epoch yet
+        self._fences: Fences | None = None
+        self._desired: Mapping[WorkloadKey, int] = {}  # as last told
 
     def reconfigure(self, operator: Operator, status_writes_per_cycle: int) -> None:
         """Another word of the operator for all further cycles; not within one. What was learned stays."""
@@ -140,11 +149,12 @@ class Cycle:
     def rest(self) -> None:
         """Somebody else leads: nothing is scraped, and what was learned of the workloads grows old, so it goes."""
         self._signals.set_targets({})
+        self._recall.rest()
         self._memory, self._told, self._last = {}, {}, None
         self._publisher.forget()
         self._back_off.keep(frozenset())
         self._conflicts.forget()
-        self.unstamped = 0
+        self._fences, self.unstamped, self._desired = None, 0, {}
 
     async def finish(self, within_s: float) -> None:
         """No cycle follows: what is under way may end and is told; what is not done by then is cancelled."""
@@ -171,14 +181,18 @@ class Cycle:
 
     def observe(self) -> Snapshot:
         seen = snapshot.take(self._store, self._signals, self._activations, self._resolver, self._clock())
-        self._signals.set_targets(snapshot.scrape_targets(seen))
+        self._signals.set_targets(snapshot.scrape_targets(seen, self._resolver.operator.republish))
+        self._recall.look(seen)
         return seen
 
     def decide(self, seen: Snapshot) -> tuple[Snapshot, Decisions]:
         """Decisions, and the snapshot without the workloads that our own code could not decide on."""
         memory, decisions, broken = {}, {}, []
+        recalled = self._recall.take()
         for subject in seen.subjects:
             before = self._memory.get(subject.key, Memory())
+            if states := recalled.get(subject.key):
+                before = replace(before, scaling=before.scaling.recalling(states))
             try:
                 decision, scaling = decide(subject.spec, before.scaling, subject.observation, seen.at_s)
             except Exception as error:  # a bug: this workload stays as it is, the others go on
@@ -191,8 +205,9 @@ class Cycle:
         return seen.without(broken), decisions
 
     def allocate(self, seen: Snapshot, decisions: Decisions) -> Grants:
-        asks = [_ask(each, decisions[each.key], each.key in self._contested) for each in seen.subjects]
-        return allocate(asks, self._resolver.operator.limits, seen.others)
+        limits = self._resolver.operator.limits
+        asks = [_ask(each, decisions[each.key], each.key in self._contested, limits) for each in seen.subjects]
+        return allocate(asks, limits, seen.others)
 
     async def _hold(self, seen: Snapshot, grants: Grants, tenure: Tenure) -> Grants:
         """The ledgers as allocated; what is not confirmed by them yet is not granted yet."""
@@ -215,16 +230,15 @@ class Cycle:
         return {key: held(key, grant) for key, grant in grants.items()}
 
     def step(self, seen: Snapshot, grants: Grants, epoch: int) -> Mapping[WorkloadKey, Step]:
-        """A contested workload has an empty step. It stays unstamped, and nobody waits for it."""
-        ours = [each for each in seen.subjects if each.key not in self._contested]
-        self.unstamped = sum(1 for each in ours if _carries_another(each.observed.current, epoch))
-        steps = {each.key: Step(each.stored) for each in seen.subjects}
-        for subject in ours:
-            follows = self._store.follows(subject.key.namespace)
-            limits = _limits(subject, epoch, self.unstamped == 0, follows)
-            granted = grants[subject.key].granted
-            steps[subject.key] = machine.step(limits, subject.record, subject.observed, granted, seen.at_s)
-        return steps
+        """A contested workload has an empty step."""
+        fence = self._fences = fences(seen, frozenset(self._contested), self._fences, epoch)
+        self.unstamped = fence.unstamped
+        return {
+            each.key: Step(each.stored)
+            if each.key in self._contested
+            else step_of(each, grants[each.key].granted, fence, seen.at_s)
+            for each in seen.subjects
+        }
 
     async def execute(
         self, seen: Snapshot, steps: Mapping[WorkloadKey, Step], tenure: Tenure
@@ -263,6 +277,7 @@ class Cycle:
     ) -> CycleReport:
         report = self._compose(seen, decisions, grants, outcomes)
         self._told = {key: {each.type: each for each in told.conditions} for key, told in report.workloads.items()}
+        self._desired = {key: told.decision.desired for key, told in report.workloads.items() if told.decision}
 
         def write(outcome: Outcome, status: Mapping[str, Any], wrote: Callable[[], None]) -> None:
             writer = StatusWriter(api, outcome.workload, self._store.workloads.assume)
@@ -286,9 +301,8 @@ class Cycle:
             for key, memory in self._memory.items()
             if memory.rebuilt_at is not None and seen.at_s - memory.rebuilt_at < REBUILT_SHOWN_S
         }
-        return reporting.compose(
-            seen, decisions, grants, outcomes, waited, rebuilt, self._told, self._resolver.operator.limits
-        )
+        before = reporting.Before(self._told, self._desired)
+        return reporting.compose(seen, decisions, grants, outcomes, waited, rebuilt, before, self._resolver.operator)
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:
         """Runs one workload's step; the one place that turns its errors into a value."""
@@ -306,7 +320,7 @@ class Cycle:
         except NotLeading as error:
             trouble = Trouble("AbleToScale", str(error), outage=True)
         except ApiError as error:
-            trouble = trouble_of(error, driver.doing)
+            trouble = trouble_of(error, driver.doing, subject.spec.target is None)
             self._back_off.failed(subject.key, step, trouble, now, getattr(error, "retry_after_s", 0.0))
         except Exception as error:  # a bug: this workload stays as it is, the others go on
             log.exception("step.crashed", workload=str(subject.key))
@@ -336,20 +350,33 @@ class Cycle:
             return kind_of(store, namespace, revision, subject.contents.get(revision))
 
         workload = _as_decided_on(subject, store.workloads.find(*subject.key))
-        revisions = ScalableRevisions(
+        traffic = ServiceTraffic(
             tenure.api,
             workload,
-            subject.spec.orphan,
-            subject.contents,
-            kind,
-            lambda revision: store.scalables[kind(revision).resource].find(namespace, revision),
-            lambda kind, there: store.scalables[kind.resource].assume(there),
+            subject.spec,
+            lambda name: store.services.find(namespace, name),
+            store.services.assume,
             tenure.epoch,
         )
+        revisions: Revisions
+        if subject.spec.target is not None and subject.there is not None:
+            revisions = TargetScale(tenure.api, subject.resource, subject.there)
+        else:
+            revisions = ScalableRevisions(
+                tenure.api,
+                workload,
+                subject.spec.orphan,
+                subject.contents,
+                kind,
+                lambda revision: store.scalables[kind(revision).resource].find(namespace, revision),
+                lambda kind, there: store.scalables[kind.resource].assume(there),
+                tenure.epoch,
+                traffic.stamp,
+            )
         return Driver(
             StatusWriter(tenure.api, workload, store.workloads.assume),
             revisions,
-            ServiceTraffic(tenure.api, workload, subject.spec),
+            traffic,
             partial(self._still_wanted, subject.key),
         )
 
@@ -372,10 +399,6 @@ def _silent(seen: Snapshot) -> dict[WorkloadKey, Outcome]:
     return {each.key: Outcome(each.workload, each.stored, trouble=trouble) for each in seen.subjects}
 
 
-def _carries_another(seen: ObservedRevision | None, epoch: int) -> bool:
-    return seen is not None and seen.replicas is not None and seen.epoch != epoch
-
-
 def _rank(step: Step) -> int:
     """More capacity comes first: somebody waits for it."""
     raises = any(isinstance(each, HaveReplicas) and each.replicas > (each.seen or 0) for each in step.commands)
@@ -388,12 +411,16 @@ def _untrusted_since(before: Memory, decision: ScalingDecision, now: float) -> f
     return before.untrusted_since if before.untrusted_since is not None else now
 
 
-def _ask(subject: Subject, decision: ScalingDecision, contested: bool) -> Ask:
+def _ask(subject: Subject, decision: ScalingDecision, contested: bool, limits: Mapping[Domain, ResourceVector]) -> Ask:
     """What failed gives its quota back, whatever the policy wants; what may not grow takes none from others."""
-    seen = subject.observed.current
-    ask = ask_of(subject.spec, decision, seen.live if seen else 0)
+    seen, spec = subject.observed.current, subject.spec
+    ask = ask_of(spec, decision, seen.live if seen else 0)
     if contested:
         ask = replace(ask, desired=min(ask.desired, ask.applied))
+    if spec.mode is Mode.OBSERVE:
+        ask = replace(ask, desired=ask.applied)
+    if not subject.priced and limits.get((spec.project, spec.node_pool)):
+        ask = replace(ask, desired=min(ask.desired, max(1, ask.applied)))  # the first replica shows what one costs
     return replace(ask, desired=0) if subject.record.phase is Phase.FAILED else ask
 
 
@@ -408,11 +435,3 @@ def _holder(subject: Subject, grant: Grant) -> Holder:
 
 def _has_work(subject: Subject, step: Step) -> bool:
     return bool(step.commands) or step.record != subject.stored
-
-
-def _limits(subject: Subject, epoch: int, stamped: bool, follows: bool) -> machine.Limits:
-    """What became ready while the API server was away is not too late for its time-out, nor proof that less will do."""
-    spec = subject.spec
-    timeout_s = spec.initialization_timeout_s if follows else None
-    stopped = spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0
-    return machine.Limits(spec.scaling.initial_replicas, timeout_s, stopped, epoch, stamped and follows)

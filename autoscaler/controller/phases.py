@@ -10,7 +10,7 @@ from enum import StrEnum
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.report import Counts
 from autoscaler.model.resources import GPU, ResourceVector
-from autoscaler.model.workload import DesiredPhase, WorkloadSpec
+from autoscaler.model.workload import DesiredPhase, Mode, WorkloadSpec
 from rollouts.record import Phase as RolloutPhase
 from rollouts.record import Record
 
@@ -51,7 +51,7 @@ def phase_of(
 
 _ZERO = {
     Rule.AT_ZERO: "wakes with the first waiting request",
-    Rule.ACTIVATION_UNKNOWN: "the activation page is missing",
+    Rule.ACTIVATION_UNKNOWN: "the activation page or query says nothing",
     Rule.POLICY: "idle",
     Rule.MANUAL: "spec.replicas is 0",
 }
@@ -67,7 +67,9 @@ def _first_start(counts: Counts) -> tuple[Phase, str]:
 
 def _running(counts: Counts, decision: ScalingDecision, grant: Grant, spec: WorkloadSpec) -> str:
     parts = [f"{counts.ready} of {counts.applied} replicas ready"]
-    if grant.clipped:
+    if spec.mode is Mode.OBSERVE:
+        parts.append(f"{decision.desired} wanted and not written, as mode is observe")
+    elif grant.clipped:
         parts.append(shortfall(grant, spec))
     elif decision.adjustments:
         last = decision.adjustments[-1]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from autoscaler.model.signal import Activation, WorkloadSignals
-from autoscaler.model.workload import ActivationSpec, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, WorkloadKey
 from autoscaler.signals.targets import ScrapeTarget
 
 
 class Signals(Protocol):
-    """Pod scraping."""
+    """What is measured of workloads that have pods."""
 
     @property
     def effective_period_s(self) -> float:
@@ -25,6 +25,6 @@ class Signals(Protocol):
 
 
 class Activations(Protocol):
-    """Pages that say whether a request waits for a workload at zero."""
+    """Pages and queries that say whether a request waits for a workload at zero."""
 
-    def state(self, spec: ActivationSpec, now_s: float) -> Activation: ...
+    def state(self, spec: ActivationSpec | ActivationQuery, now_s: float) -> Activation: ...

@@ -155,10 +155,11 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
     if report.spec is None:
         return status
     labels = {WORKLOAD_LABEL: report.key.name, REVISION_LABEL: report.revision or ""}  # a pod per replica
+    if report.spec.target is None:  # the traffic of somebody else's object is somebody else's
+        status["url"] = f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}"
     status |= {
-        "url": f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}",
         "replicas": counts.ready + counts.starting,
-        "selector": ",".join(f"{key}={value}" for key, value in labels.items()),
+        "selector": report.selector or ",".join(f"{key}={value}" for key, value in labels.items()),
         "counts": {
             "desired": counts.desired,
             "granted": counts.granted,

@@ -15,8 +15,9 @@ from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
 from autoscaler.controller.phases import phase_of
 from autoscaler.controller.snapshot import Snapshot, Subject
-from autoscaler.controller.specs import Unresolved
+from autoscaler.controller.specs import Operator, Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
+from autoscaler.model.foreign import Measure
 from autoscaler.model.quota import Domain
 from autoscaler.model.report import (
     ConditionReport,
@@ -63,6 +64,19 @@ class Outcome:
         return replace(self, scaled=scaled, reasons=(*before.reasons, *self.reasons))
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What this process last told; what it did not tell, the status may know."""
+
+    conditions: Mapping[WorkloadKey, Conditions]
+    desired: Mapping[WorkloadKey, int]
+
+    def desired_of(self, subject: Subject) -> int | None:
+        status = subject.workload.status
+        stored = status.counts.desired if status and status.counts else None
+        return self.desired.get(subject.key, stored)
+
+
 def compose(
     seen: Snapshot,
     decisions: Mapping[WorkloadKey, ScalingDecision],
@@ -70,10 +84,10 @@ def compose(
     outcomes: Mapping[WorkloadKey, Outcome],
     untrusted_for_s: Mapping[WorkloadKey, float],
     rebuilt: Set[WorkloadKey],
-    told: Mapping[WorkloadKey, Conditions],
-    limits: Mapping[Domain, ResourceVector],
+    told: Before,
+    operator: Operator,
 ) -> CycleReport:
-    """The frozen report of a cycle. `told`: the conditions that this process last told; else the status knows."""
+    """The frozen report of a cycle."""
     reports = {
         subject.key: _workload_report(
             subject,
@@ -83,12 +97,16 @@ def compose(
             untrusted_for_s.get(subject.key, 0.0),
             seen.patience_s,
             subject.key in rebuilt,
-            told.get(subject.key) or conditions_of(subject.workload),
+            told.conditions.get(subject.key) or conditions_of(subject.workload),
+            told.desired_of(subject),
+            _measures(subject) if operator.republish else {},
         )
         for subject in seen.subjects
     }
-    reports |= {report.key: report for report in (_unresolved_report(*each, told) for each in seen.unresolved)}
-    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, limits))
+    reports |= {
+        report.key: report for report in (_unresolved_report(*each, told.conditions) for each in seen.unresolved)
+    }
+    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, operator.limits))
 
 
 def _workload_report(
@@ -100,6 +118,8 @@ def _workload_report(
     patience_s: float,
     rebuilt: bool,
     before: Conditions,
+    desired_before: int | None,
+    measures: Mapping[Measure, float],
 ) -> WorkloadReport:
     spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
     phase, message = phase_of(spec, outcome.record, counts, decision, grant)
@@ -131,13 +151,18 @@ def _workload_report(
         counts=counts,
         revision=outcome.record.current,
         update=outcome.record.update,
+        selector=subject.selector,
         spec=spec,
         decision=decision,
         grant=grant,
         scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
         error=trouble.message if trouble else None,
+        measures=measures,
     )
     found_events = events(before, report, reason_text(decision))
+    if spec.mode is Mode.OBSERVE and desired_before != decision.desired:
+        note = f"recommends {decision.desired}, {counts.applied} are there; reason: {reason_text(decision)}"
+        found_events = (EventReport("RecommendationChanged", note), *found_events)
     if Reason.REVISION_CREATED in outcome.reasons:
         found_events = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *found_events)
     return replace(report, events=found_events) if found_events else report
@@ -188,11 +213,20 @@ def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: 
     )
 
 
+def _measures(subject: Subject) -> Mapping[Measure, float]:
+    """What is republished of a workload: what its pods show, and how many are ready. The unknown has no entry."""
+    signals, ready = subject.observation.signals, subject.observation.ready
+    shown = signals.measures if signals else {}
+    return shown if ready is None else {**shown, Measure.REPLICAS: float(ready)}
+
+
 def _mode(spec: WorkloadSpec) -> str:
     if spec.desired_phase is DesiredPhase.STOPPED:
         return "Stopped"
     if spec.mode is Mode.PAUSED:
         return "Paused"
+    if spec.mode is Mode.OBSERVE:
+        return "Observe"
     return "Manual" if spec.scaling.manual_replicas is not None else "Auto"
 
 

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from autoscaler.cluster.inferenceworkload import (
-    Autoscaling,
-    FurtherSignal,
-    InferenceWorkload,
-    Serving,
-    Spec,
-    unix_seconds,
-)
+from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Serving, Spec, unix_seconds
 from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.scalable import digest_of
-from autoscaler.model.quantity import parse_quantity
+from autoscaler.controller.signal_specs import Names, activation_of, signals_of
 from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector, add, pod_demand, times
-from autoscaler.model.signal import Direction, Signal, SignalSpec
 from autoscaler.model.workload import (
-    ActivationSpec,
     DesiredPhase,
     Engine,
     KpaParameters,
@@ -37,23 +27,17 @@ from autoscaler.model.workload import (
     Protocol,
     ScalingSpec,
     ServingSpec,
+    TargetSpec,
     WorkloadKey,
     WorkloadSpec,
 )
 from autoscaler.signals.engines import ENGINES, METRICS_PATH
+from autoscaler.signals.queries import NamedQuery
 from rollouts.revision import Revision, carried_annotations, identify, identity_of
 
 DEFAULT_POOL: Final = "default"
-UTILIZATION_PERCENT: Final = 70.0  # Run:ai's and Knative's default, of throughput and concurrency
-LATENCY_ACTS_AT: Final = 0.5  # of the threshold: latency is a cliff (llm-d's one-replica knee)
-KV_CACHE_ACTS_AT: Final = 0.9
-KV_CACHE_THRESHOLD: Final = 0.8
-PERCENTILE: Final = 99.0
-LEAST_THRESHOLD: Final = 1e-6
-MOST_THRESHOLD: Final = 1e12
-_NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size")
-LATENCIES: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL})
-UTILIZED: Final = frozenset({Signal.CONCURRENCY, Signal.THROUGHPUT})
+_NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size", "a whole targetRef")
+KNATIVE: Final = "serving.knative.dev/"
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -68,6 +52,9 @@ class Operator:
     limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)
     pages: frozenset[str] = frozenset()  # names of activation pages
     ceiling_replicas: int | None = None
+    queries: Mapping[str, NamedQuery] = field(default_factory=dict)  # of the configuration, by name
+    target_kinds: Mapping[tuple[str, str], str] = field(default_factory=dict)  # apiVersion and kind -> plural
+    republish: bool = False  # the series of model/foreign.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +83,7 @@ class Resolver:
         self.operator = operator
         self._known: dict[str, tuple[int, WorkloadSpec | Unresolved]] = {}  # by uid
         self._newest: dict[str, tuple[object, tuple[Revision, int]]] = {}  # by uid: made from what, and what it is
+        self._prices: dict[str, ResourceVector] = {}  # by uid: of a target's replica, as last seen
 
     def resolve(self, workload: InferenceWorkload) -> WorkloadSpec | Unresolved:
         meta = workload.metadata
@@ -121,9 +109,15 @@ class Resolver:
             known = self._newest[meta.uid] = (made_from, (newest, collisions))
         return known[1]
 
+    def price(self, uid: str, seen: ResourceVector | None) -> ResourceVector | None:
+        """Of a replica of a target: what its pods show, else showed last; None where none was seen yet."""
+        if seen is not None:
+            self._prices[uid] = seen
+        return self._prices.get(uid)
+
     def forget_all_but(self, uids: Set[str]) -> None:
         """Drops what is remembered of deleted workloads."""
-        for memory in (self._known, self._newest):
+        for memory in (self._known, self._newest, self._prices):
             for uid in memory.keys() - uids:
                 del memory[uid]
 
@@ -144,29 +138,53 @@ class _Wrong(Exception):
 def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
     spec, defaults, meta = workload.spec, operator.defaults, workload.metadata
     serving = merged(spec.serving or Serving(), defaults.serving)
-    if _group_of(serving) is None or serving.port is None:
+    target = _target(serving, operator)
+    if (_group_of(serving) is None and target is None) or serving.port is None:
         raise _Wrong("TemplateInvalid", "Incomplete", f"spec.serving needs {' or '.join(_NEEDED)}, and port")
     service = spec.traffic.service if spec.traffic else None
+    mode = Mode(spec.mode or defaults.mode or Mode.ACTIVE)
+    if mode is Mode.OBSERVE and target is None:
+        raise ValueError("spec.mode is observe, which needs spec.serving.targetRef; allowed here: active, paused")
     return WorkloadSpec(
         key=WorkloadKey(meta.namespace, meta.name),
         uid=meta.uid,
         generation=meta.generation,
         created_at=unix_seconds(meta.creation_timestamp) if meta.creation_timestamp else 0.0,
         desired_phase=DesiredPhase(spec.desired_phase or defaults.desired_phase or DesiredPhase.RUNNING),
-        mode=Mode(spec.mode or defaults.mode or Mode.ACTIVE),
+        mode=mode,
         project=_project(spec.project, meta.namespace, operator),
         node_pool=DEFAULT_POOL,
         priority=Priority(spec.priority or defaults.priority or Priority.VERY_HIGH),
         serving=_serving(serving, serving.port),
         scaling=_scaling(
-            _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling), spec.replicas, operator
+            _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling),
+            spec.replicas,
+            operator,
+            WorkloadKey(meta.namespace, meta.name),
+            Engine(serving.engine or Engine.AUTO),
         ),
         per_replica=_demand(serving),
         service=service or meta.name,
         own_service=service is None or service == meta.name,
         orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
-        initialization_timeout_s=serving.initialization_timeout_seconds,
+        initialization_timeout_s=None if target else serving.initialization_timeout_seconds,
+        target=target,
     )
+
+
+def _target(serving: Serving, operator: Operator) -> TargetSpec | None:
+    """The object to scale, if its kind is one that the operator allows."""
+    ref = serving.target_ref
+    if ref is None or not (ref.api_version and ref.kind and ref.name):
+        return None
+    given = f"spec.serving.targetRef is {ref.api_version} {ref.kind}"
+    if ref.api_version.startswith(KNATIVE):
+        raise ValueError(f"{given}, which Knative scales itself; move its pod template to spec.serving.deployment")
+    resource = operator.target_kinds.get((ref.api_version, ref.kind))
+    if resource is None:
+        allowed = ", ".join(f"{version} {kind}" for version, kind in operator.target_kinds) or "none"
+        raise ValueError(f"{given}; allowed by the configuration's targetKinds: {allowed}")
+    return TargetSpec(ref.api_version, resource, ref.kind, ref.name)
 
 
 def merged(own: S, default: S | None) -> S:
@@ -283,13 +301,16 @@ def _serving(serving: Serving, port: int) -> ServingSpec:
     )
 
 
-def _scaling(asked: Autoscaling, manual: int | None, operator: Operator) -> ScalingSpec:
+def _scaling(
+    asked: Autoscaling, manual: int | None, operator: Operator, key: WorkloadKey, engine: Engine
+) -> ScalingSpec:
     least = 1 if asked.min_replicas is None else asked.min_replicas
     most = max(least, 1) if asked.max_replicas is None else asked.max_replicas
     if most < least:
         raise ValueError(f"autoscaling.maxReplicas is {most}, must be at least minReplicas ({least})")
     start = max(least, 1)
     initial = start if asked.initial_replicas is None else asked.initial_replicas
+    signals = signals_of(asked, least, most, Names(engine, operator.queries))
     return ScalingSpec(
         min_replicas=least,
         max_replicas=most,
@@ -297,80 +318,12 @@ def _scaling(asked: Autoscaling, manual: int | None, operator: Operator) -> Scal
             most, initial, initial if operator.ceiling_replicas is None else operator.ceiling_replicas
         ),
         activation_replicas=min(most, asked.activation_replicas or start),
-        signal=_signal(asked, least, most),
+        signal=signals[0] if signals else None,
         retention_s=float(asked.scale_to_zero_retention_seconds or 0),
         scale_down_delay_s=float(asked.scale_down_delay_seconds or 0),
         manual_replicas=manual,
-        activation=_activation(asked, operator),
+        activation=activation_of(asked.activation, operator.pages, operator.queries, key),
         kpa=operator.kpa,
         ceiling_replicas=operator.ceiling_replicas,
-        further_signals=_further_signals(asked),
+        further_signals=signals[1:],
     )
-
-
-def _activation(asked: Autoscaling, operator: Operator) -> ActivationSpec | None:
-    if asked.activation is None:
-        return None
-    page, metric = asked.activation.page, asked.activation.metric
-    if page is None or metric is None:
-        raise ValueError("autoscaling.activation needs page and metric")
-    if page not in operator.pages:
-        known = ", ".join(sorted(operator.pages)) or "none"
-        raise ValueError(f"autoscaling.activation.page is {page!r}; the configuration's activationPages are: {known}")
-    return ActivationSpec(page, metric, tuple(sorted((asked.activation.labels or {}).items())))
-
-
-def _signal(asked: Autoscaling, least: int, most: int) -> SignalSpec | None:
-    if asked.metric is None:
-        if least == most:
-            return None
-        if (least, most) == (0, 1):
-            return SignalSpec(Signal.CONCURRENCY, 1.0, 1.0)  # any request at all
-        raise ValueError(f"autoscaling.metric is required where minReplicas ({least}) < maxReplicas ({most})")
-    threshold = _threshold(asked.metric, asked.metric_threshold, "metricThreshold")
-    return SignalSpec(asked.metric, threshold, threshold * _acts_at(asked.metric, asked.metric_threshold_percentage))
-
-
-def _further_signals(asked: Autoscaling) -> tuple[SignalSpec, ...]:
-    """Those beside `metric`, which a percentage concerns as well."""
-    found = tuple(_further(each, asked.metric_threshold_percentage) for each in asked.signals or ())
-    names = [asked.metric, *(each.name for each in found)]
-    if found and asked.metric is None:
-        raise ValueError("autoscaling.metric is required with autoscaling.signals: it is the first of them")
-    if len(set(names)) < len(names):
-        raise ValueError(f"autoscaling.signals must name each metric once, not {', '.join(map(str, names))}")
-    return found
-
-
-def _further(asked: FurtherSignal, percentage: float | None) -> SignalSpec:
-    if asked.metric is None:
-        raise ValueError("autoscaling.signals needs a metric in each entry")
-    threshold = _threshold(asked.metric, asked.threshold, "signals.threshold")
-    return SignalSpec(
-        name=asked.metric,
-        threshold=threshold,
-        target=threshold * _acts_at(asked.metric, percentage),
-        percentile=(PERCENTILE if asked.percentile is None else asked.percentile) / 100,
-        direction=Direction(asked.direction or Direction.BOTH),
-    )
-
-
-def _threshold(metric: str, given: int | str | None, field: str) -> float:
-    """In base units. Latency-like: plain integers are milliseconds (Run:ai), quantities seconds (`500m`)."""
-    if given is None:
-        if metric == Signal.KV_CACHE:
-            return KV_CACHE_THRESHOLD
-        raise ValueError(f"autoscaling.{field} is required with metric {metric}")
-    value = float(min(max(parse_quantity(given), Fraction(-1)), Fraction(10**30)))  # before it could overflow
-    if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
-        raise ValueError(f"autoscaling.{field} is {given}, must be from {LEAST_THRESHOLD:g} to {MOST_THRESHOLD:g}")
-    plain = isinstance(given, int) or given.isdigit()
-    return value / 1000 if metric in LATENCIES and plain else value
-
-
-def _acts_at(metric: str, percentage: float | None) -> float:
-    if metric in UTILIZED:
-        return (UTILIZATION_PERCENT if percentage is None else percentage) / 100
-    if metric in LATENCIES:
-        return LATENCY_ACTS_AT
-    return KV_CACHE_ACTS_AT if metric == Signal.KV_CACHE else 1.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaler.model.decision import Grant, ScalingDecision
+from autoscaler.model.foreign import Measure
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 
 
@@ -57,17 +58,19 @@ class WorkloadReport:
     key: WorkloadKey
     phase: str
     phase_message: str
-    scaling_mode: str  # Auto | Manual | Paused | Stopped
+    scaling_mode: str  # Auto | Manual | Paused | Stopped | Observe
     conditions: tuple[ConditionReport, ...] = ()
     events: tuple[EventReport, ...] = ()
     counts: Counts = field(default_factory=Counts)
     revision: str | None = None
     update: str | None = None
+    selector: str = ""  # of a target's pods
     spec: WorkloadSpec | None = None  # None: it could not be resolved
     decision: ScalingDecision | None = None
     grant: Grant | None = None
     scaled: tuple[int, int] | None = None  # (from, to), where a count was written
     error: str | None = None  # why the step could not be carried out
+    measures: Mapping[Measure, float] = field(default_factory=dict)  # empty where nothing is republished
 
     def condition(self, kind: str) -> ConditionReport | None:
         return next((each for each in self.conditions if each.type == kind), None)

@@ -28,6 +28,15 @@ def add(*vectors: ResourceVector) -> dict[str, int]:
     return total
 
 
+def largest(vectors: Iterable[ResourceVector]) -> dict[str, int]:
+    """Of each name the largest amount."""
+    found: dict[str, int] = {}
+    for vector in vectors:
+        for name, amount in vector.items():
+            found[name] = max(found.get(name, 0), amount)
+    return found
+
+
 def times(vector: ResourceVector, count: int) -> dict[str, int]:
     """The vector of `count` replicas."""
     return {name: amount * count for name, amount in vector.items()}
@@ -54,11 +63,11 @@ def pod_demand(pod_spec: Mapping[str, Any]) -> dict[str, int]:
     for container in pod_spec.get("initContainers") or ():
         if container.get("restartPolicy") == "Always":
             sidecars = add(sidecars, _requests(container))
-            peak = _largest([peak, sidecars])
+            peak = largest([peak, sidecars])
         else:
-            peak = _largest([peak, add(sidecars, _requests(container))])
+            peak = largest([peak, add(sidecars, _requests(container))])
     overhead = {name: milli(amount) for name, amount in (pod_spec.get("overhead") or {}).items()}
-    total = add(_largest([add(running, sidecars), peak]), overhead)
+    total = add(largest([add(running, sidecars), peak]), overhead)
     for name, amount in total.items():
         if not 0 <= amount <= MOST:
             raise ValueError(f"{name} of a pod is out of range; allowed: 0 to 1E")
@@ -69,11 +78,3 @@ def _requests(container: Mapping[str, Any]) -> dict[str, int]:
     resources = container.get("resources") or {}
     asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
     return {name: milli(amount) for name, amount in asked.items()}
-
-
-def _largest(vectors: Iterable[ResourceVector]) -> dict[str, int]:
-    largest: dict[str, int] = {}
-    for vector in vectors:
-        for name, amount in vector.items():
-            largest[name] = max(largest.get(name, 0), amount)
-    return largest

@@ -6,13 +6,15 @@ Absent is not zero: a value that nobody saw is None and carries a quality that s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from autoscaler.model.foreign import Measure
+
 
 class Signal(StrEnum):
-    """The built-in signals. Any other name is a metric that the pods expose."""
+    """The built-in signals. Any other name: one of `aliases`, else a query, else a metric that the pods expose."""
 
     CONCURRENCY = "concurrency"  # requests running + waiting
     QUEUE = "queue"  # requests waiting
@@ -22,20 +24,23 @@ class Signal(StrEnum):
     TTFT = "ttft"  # seconds to the first token, a percentile
     ITL = "itl"  # seconds between tokens, a percentile
     KV_CACHE = "kv-cache"  # used share of the KV cache, 0..1
+    GPU_UTILIZATION = "gpu-utilization"  # busy share of a replica's GPUs, their mean, 0..1
+    GPU_MEMORY = "gpu-memory"  # bytes in use on a replica's GPUs, their sum
 
 
 class Shape(StrEnum):
     """How values of several replicas become one."""
 
     TOTAL = "total"  # they add up: concurrency, queue, throughput, tokens, custom
-    LEVEL = "level"  # each replica has the same scale: latency, KV cache; enters a policy as level × ready
+    LEVEL = "level"  # each replica has the same scale: latency, KV cache, GPUs; enters a policy as level × ready
 
 
-LEVELS: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL, Signal.KV_CACHE})
+GPU_SIGNALS: Final = frozenset({Signal.GPU_UTILIZATION, Signal.GPU_MEMORY})  # by way of Prometheus alone
+LEVELS: Final = frozenset({Signal.LATENCY, Signal.TTFT, Signal.ITL, Signal.KV_CACHE}) | GPU_SIGNALS
 
 
 def shape_of(name: str) -> Shape:
-    """LEVEL for latency-like signals and the KV cache, TOTAL for all others."""
+    """LEVEL for latency-like signals, the KV cache and GPUs, TOTAL for all others."""
     return Shape.LEVEL if name in LEVELS else Shape.TOTAL
 
 
@@ -51,15 +56,22 @@ class Direction(StrEnum):
 class SignalSpec:
     """One signal of a workload, resolved: seconds, ratios, requests."""
 
-    name: str  # a Signal or a metric name of the pods
+    name: str  # as the user wrote it
     threshold: float  # what the user wrote, in base units (seconds, ratio, requests, requests/s, tokens/s)
     target: float  # where we act, per replica: threshold × utilisation, or × 0.5 / 0.9 for cliffs
     percentile: float = 0.99  # of latency-like signals
     direction: Direction = Direction.BOTH
+    stands_for: str = ""  # the Signal that a foreign name means; "": the name speaks for itself
+    query: Shape | None = None  # of a query that the configuration names; None: it is none
+
+    @property
+    def signal(self) -> str:
+        """What is measured: a Signal, a query of the configuration, or a metric of the pods."""
+        return self.stands_for or self.name
 
     @property
     def shape(self) -> Shape:
-        return shape_of(self.name)
+        return self.query or shape_of(self.signal)
 
 
 class Quality(StrEnum):
@@ -71,9 +83,12 @@ class Quality(StrEnum):
     ABSENT = "absent"  # nobody ever answered, or the page lacks the series
 
 
+_RANKS: Final = {quality: rank for rank, quality in enumerate(Quality)}
+
+
 def worst(qualities: Iterable[Quality]) -> Quality | None:
     """The least trustworthy; None where there are none."""
-    return max(qualities, key=list(Quality).index, default=None)
+    return max(qualities, key=_RANKS.__getitem__, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +122,10 @@ class Reading:
 
 
 class Activation(StrEnum):
-    """What an activation page says of a workload without replicas."""
+    """What an activation page or query says of a workload without replicas."""
 
     NOT_CONFIGURED = "not configured"
-    UNKNOWN = "unknown"  # the page is missing or cannot be read; one without the series reads IDLE
+    UNKNOWN = "unknown"  # missing or not readable; a page without the series reads IDLE, a query without one does not
     IDLE = "idle"
     WAITING = "waiting"  # at least one request waits
 
@@ -122,3 +137,4 @@ class WorkloadSignals:
     readings: Mapping[str, Reading]  # by signal name
     activity: Reading  # running + waiting + finished since the previous page: 0.0 and FRESH is proof of idleness
     engine: str = ""  # as detected from the page; "" while unknown
+    measures: Mapping[Measure, float] = field(default_factory=dict)  # to republish; what nobody measured is missing

@@ -28,6 +28,7 @@ class DesiredPhase(StrEnum):
 class Mode(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"  # counts held, healing goes on
+    OBSERVE = "observe"  # decided and told, nothing written; only of an object that somebody else made
 
 
 class Engine(StrEnum):
@@ -85,6 +86,14 @@ class ActivationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivationQuery:
+    """Which query of the configuration says, by a value above 0, that requests wait for this workload."""
+
+    query: str
+    workload: WorkloadKey
+
+
+@dataclass(frozen=True, slots=True)
 class ScalingSpec:
     """How many replicas a workload may have and what each should carry."""
 
@@ -96,7 +105,7 @@ class ScalingSpec:
     retention_s: float = 0.0  # idle this long before zero
     scale_down_delay_s: float = 0.0
     manual_replicas: int | None = None  # spec.replicas; wins over all but ceilings and quota
-    activation: ActivationSpec | None = None
+    activation: ActivationSpec | ActivationQuery | None = None
     kpa: KpaParameters = KpaParameters()
     ceiling_replicas: int | None = None  # the operator's; no workload may exceed it
     further_signals: tuple[SignalSpec, ...] = ()  # each of another name; the highest count wins
@@ -119,6 +128,21 @@ class ServingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """An object with a scale that somebody else owns, in the workload's namespace."""
+
+    api_version: str
+    resource: str  # plural
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        """As kubectl names it: "statefulsets.apps/llama"."""
+        group, slash, _ = self.api_version.partition("/")
+        return f"{self.resource}.{group}/{self.name}" if slash else f"{self.resource}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadSpec:
     """One workload, resolved."""
 
@@ -138,3 +162,4 @@ class WorkloadSpec:
     own_service: bool  # ours to create; else an existing one whose one selector key we patch
     orphan: bool = False  # deletionPolicy: Orphan
     initialization_timeout_s: float | None = None
+    target: TargetSpec | None = None  # None: what serves is ours

@@ -8,7 +8,7 @@ clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.model.decision import Adjustment, Observation, Rule, ScalingDecision, SignalInput
 from autoscaler.model.signal import Activation, Direction, Quality, Reading, WorkloadSignals, worst
@@ -23,6 +23,12 @@ class ScalingState:
     policies: tuple[PolicyState, ...] = ()  # one a signal, in the spec's order
     zero_wanted_since: float | None = None  # idleness proven and zero wanted by the policy, without a break
     waking: bool = False  # a request waited at zero and no replica was applied yet, e.g. for want of quota
+
+    def recalling(self, recalled: tuple[PolicyState, ...]) -> ScalingState:
+        """With what somebody else kept of the same signals, where that has been whole for longer."""
+        if [each.signal for each in self.policies] != [each.signal for each in recalled]:
+            return self
+        return replace(self, policies=tuple(map(_longer_whole, self.policies, recalled)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,12 @@ def _of(policy: PolicyState, policies: tuple[PolicyState, ...], detail: str) -> 
     return f"{policy.signal.name}: {detail}" if len(policies) > 1 else detail
 
 
+def _longer_whole(live: PolicyState, recalled: PolicyState) -> PolicyState:
+    if recalled.trusted_since is None or live.trusted_since is None:
+        return live
+    return recalled if recalled.trusted_since < live.trusted_since else live
+
+
 def _trust(reading: Reading) -> tuple[str, int, int]:
     return reading.quality.value, reading.pods_fresh, reading.pods_expected
 
@@ -214,9 +226,9 @@ def _no_proof_of_idleness(seen: Observation) -> tuple[Rule, str] | None:
     if seen.activation is Activation.NOT_CONFIGURED:
         return Rule.NO_WAKER, "set autoscaling.activation"
     if seen.activation is Activation.UNKNOWN:
-        return Rule.ACTIVATION_UNKNOWN, "the activation page is missing"
+        return Rule.ACTIVATION_UNKNOWN, "the activation page or query says nothing"
     if seen.activation is Activation.WAITING:
-        return Rule.WAITING, "a request waits at the activation page"
+        return Rule.WAITING, "a request waits, the activation page or query says"
     return None
 
 
@@ -242,7 +254,7 @@ def _ceiling(scaling: ScalingSpec, trail: _Trail) -> None:
 def _decision(trail: _Trail, current: int, seen: Observation, answer: _Answer | None, now: float) -> ScalingDecision:
     inputs = answer.inputs if answer else ()
     faults: tuple[str, ...] = ()
-    if seen.signals:
+    if seen.signals and inputs:  # else the pages are read for others
         everything = [*seen.signals.readings.values(), seen.signals.activity]
         faults = tuple(sorted({f"{fault.pod}: {fault.reason}" for reading in everything for fault in reading.faults}))
     return ScalingDecision(

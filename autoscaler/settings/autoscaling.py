@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
+from autoscaler.model.aliases import ALIASES, names_of
 from autoscaler.model.quantity import parse_quantity
 from autoscaler.model.signal import Direction, Signal
 from autoscaler.settings.rules import Rule, Ruled
 from autoscaler.settings.scalars import DNS_1123, Count, Positive, Seconds, Threshold
 
 METRIC_NAME: Final = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"
-METRIC: Final = r"^([a-zA-Z_:][a-zA-Z0-9_:]*|kv-cache)$"
-METRIC_CHOICE: Final = f"{', '.join(Signal)} or the name of a metric that the pods expose"
+QUERY_NAME: Final = r"^[a-z]([-a-z0-9_]*[a-z0-9])?$"
+METRIC: Final = r"^([a-zA-Z_:][a-zA-Z0-9_:]*|[a-z]([-a-z0-9_]*[a-z0-9])?)$"
+METRIC_CHOICE: Final = (
+    f"{', '.join(Signal)}, a query of the configuration, or the name of a metric that the pods expose"
+)
 MOST_FURTHER_SIGNALS: Final = 7
-REQUEST_RATES: Final = (Signal.CONCURRENCY, Signal.THROUGHPUT)  # take a percentage, and may go to zero by themselves
+REQUEST_RATES: Final = names_of(Signal.CONCURRENCY, Signal.THROUGHPUT)  # take a percentage, go to zero by themselves
 
 _LOW: Final = "(has(self.minReplicas) ? self.minReplicas : 1)"
 _HIGH: Final = f"(has(self.maxReplicas) ? self.maxReplicas : ({_LOW} == 0 ? 1 : {_LOW}))"
-_REQUEST_RATES: Final = "['concurrency', 'throughput']"
-_LATENCIES: Final = "['latency', 'ttft', 'itl']"
-LATENCIES: Final = (Signal.LATENCY, Signal.TTFT, Signal.ITL)  # take a percentile
+LATENCIES: Final = tuple(  # take a percentile; a name that says one itself takes no other
+    name
+    for name in names_of(Signal.LATENCY, Signal.TTFT, Signal.ITL)
+    if name not in ALIASES or ALIASES[name].percentile is None
+)
+SHARES: Final = (Signal.KV_CACHE, Signal.GPU_UTILIZATION)  # whose thresholds are at most 1
 LABEL_NAME: Final = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
+
+
+def _in_cel(names: Iterable[str]) -> str:
+    return "[" + ", ".join(f"'{name}'" for name in names) + "]"
+
+
+_REQUEST_RATES: Final = _in_cel(REQUEST_RATES)
+_LATENCIES: Final = _in_cel(LATENCIES)
+_SHARES: Final = _in_cel(SHARES)
 
 
 class Policy(StrEnum):
@@ -51,16 +67,30 @@ _AT_MOST_ONE: Final = _quantity_is("<= 0", 1)
 
 
 class Activation(Ruled):
-    """The series of an operator-configured page that says that requests wait for a workload at 0 replicas."""
+    """What says that requests wait for a workload at 0 replicas: a series of a page, or a query."""
 
-    page: Annotated[str, Field(pattern=DNS_1123, max_length=63)]
+    page: Annotated[str, Field(pattern=DNS_1123, max_length=63)] | None = None
     """Name of the page in the configuration (activationPages)."""
-    metric: Annotated[str, Field(pattern=METRIC_NAME, max_length=128)]
+    metric: Annotated[str, Field(pattern=METRIC_NAME, max_length=128)] | None = None
     """Series on that page; above 0 wakes the workload."""
     labels: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=16)] | None = None
     """Only series with these labels."""
+    query: Annotated[str, Field(pattern=QUERY_NAME, max_length=63)] | None = None
+    """Name of a query of the configuration (queries), instead of a page; above 0 wakes the workload."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="query",
+            says="query stands beside page, metric or labels; remove query, or all of them",
+            cel="!has(self.query) || !(has(self.page) || has(self.metric) || has(self.labels))",
+            holds=lambda it: it.query is None or (it.page, it.metric, it.labels) == (None, None, None),
+        ),
+        Rule(
+            field="page",
+            says="page or metric is missing; set both (a page of the configuration and a series on it), or query",
+            cel="has(self.query) || (has(self.page) && has(self.metric))",
+            holds=lambda it: it.query is not None or (it.page is not None and it.metric is not None),
+        ),
         Rule(
             field="labels",
             says="labels has a key that is no label name; use letters, digits and _, not starting with a digit",
@@ -74,8 +104,8 @@ class FurtherSignal(Ruled):
     """One more signal. Each has windows of its own, and the highest replica count wins."""
 
     metric: Annotated[str, Field(pattern=METRIC, max_length=128)]
-    """concurrency, queue, throughput, tokens, latency, ttft, itl, kv-cache, or the name of a metric that the pods
-    expose; each name once."""
+    """concurrency, queue, throughput, tokens, latency, ttft, itl, kv-cache, gpu-utilization, gpu-memory, a query of
+    the configuration, or the name of a metric that the pods expose; each name once."""
     threshold: Threshold | None = None
     """What one replica should carry, as metricThreshold. Required but for kv-cache."""
     percentile: Annotated[float, Field(strict=True, ge=1, le=100)] | None = None
@@ -109,9 +139,9 @@ class FurtherSignal(Ruled):
         ),
         Rule(
             field="threshold",
-            says="threshold {threshold} is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
-            cel="self.metric != 'kv-cache' || !has(self.threshold) || " + _quantity_is("<= 0", 1, "threshold"),
-            holds=lambda it: it.metric != Signal.KV_CACHE or _threshold_above(it.threshold, -(2**63), 1),
+            says="threshold {threshold} is no share of {metric}; set a quantity above 0 and at most 1, e.g. 800m",
+            cel=f"!(self.metric in {_SHARES}) || !has(self.threshold) || " + _quantity_is("<= 0", 1, "threshold"),
+            holds=lambda it: it.metric not in SHARES or _threshold_above(it.threshold, -(2**63), 1),
         ),
         Rule(
             field="percentile",
@@ -135,12 +165,13 @@ class Autoscaling(Ruled):
     activation_replicas: Positive | None = None
     """Replicas when leaving 0 (default minReplicas, or 1 if that is 0)."""
     metric: Annotated[str, Field(pattern=METRIC, max_length=128)] | None = None
-    """concurrency, queue, throughput, tokens, latency, ttft, itl, kv-cache, or the name of a metric that the pods
-    expose. Required where minReplicas is below maxReplicas, except 0 to 1."""
+    """concurrency, queue, throughput, tokens, latency, ttft, itl, kv-cache, gpu-utilization, gpu-memory, a query of
+    the configuration, or the name of a metric that the pods expose. Required where minReplicas is below maxReplicas,
+    except 0 to 1."""
     metric_threshold: Threshold | None = None
     """What one replica should carry: a number or quantity above 0, e.g. 10 or 500m. For latency, ttft and itl a plain
-    number is milliseconds and a suffixed one seconds; for kv-cache a share up to 1 (default 800m). Required with
-    metric."""
+    number is milliseconds and a suffixed one seconds; for kv-cache (default 800m) and gpu-utilization a share up to 1;
+    for gpu-memory bytes. Required with metric."""
     metric_threshold_percentage: Annotated[float, Field(strict=True, ge=1, le=100)] | None = None
     """Act at this percentage of the threshold (default 70). concurrency and throughput only."""
     signals: Annotated[list[FurtherSignal], Field(max_length=MOST_FURTHER_SIGNALS)] | None = None
@@ -220,10 +251,10 @@ class Autoscaling(Ruled):
         ),
         Rule(
             field="metricThreshold",
-            says="metricThreshold {metric_threshold} is no share of the KV cache; "
+            says="metricThreshold {metric_threshold} is no share of {metric_or_unset}; "
             "set a quantity above 0 and at most 1, e.g. 800m",
-            cel=f"!has(self.metric) || self.metric != 'kv-cache' || !has(self.metricThreshold) || {_AT_MOST_ONE}",
-            holds=lambda it: it.metric != Signal.KV_CACHE or _threshold_above(it.metric_threshold, -(2**63), 1),
+            cel=f"!has(self.metric) || !(self.metric in {_SHARES}) || !has(self.metricThreshold) || {_AT_MOST_ONE}",
+            holds=lambda it: it.metric not in SHARES or _threshold_above(it.metric_threshold, -(2**63), 1),
         ),
         Rule(
             field="metricThresholdPercentage",

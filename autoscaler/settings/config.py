@@ -8,21 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from autoscaler.model.aliases import ALIASES
+from autoscaler.model.signal import Signal
 from autoscaler.model.workload import Engine, Mode, Priority, Protocol
-from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, Autoscaling, Policy
+from autoscaler.settings.autoscaling import METRIC, Autoscaling, Policy
+from autoscaler.settings.prometheus import MOST_QUERIES, NamedQuery, Prometheus, QueryName
 from autoscaler.settings.rules import SHAPE_ONLY, Refusal, broken_rules
 from autoscaler.settings.scalars import (
+    DNS_1035,
     DNS_1123,
     Amount,
     Count,
     Duration,
+    PageUrl,
     Port,
     Positive,
     Seconds,
@@ -30,12 +34,11 @@ from autoscaler.settings.scalars import (
     Threshold,
     refused,
 )
-from autoscaler.settings.workload import DeletionPolicy, MetricsPath
+from autoscaler.settings.section import Section, without_nulls
+from autoscaler.settings.workload import KNATIVE, ApiVersion, DeletionPolicy, KindName, MetricsPath
 
 ENVIRONMENT_PREFIX: Final = "TIDEGATE__"  # two underscores: a Service named tidegate injects TIDEGATE_PORT=tcp://…
 RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-
-ABSOLUTE_PATH: Final = r"^/[!-~]*$"
 
 DnsName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
 ResourceName = Annotated[str, Field(pattern=RESOURCE_NAME, max_length=253)]
@@ -53,28 +56,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _page_url(text: str) -> str:
-    allowed = "allowed: http:// or https://, a host, no user name or password, no fragment"
-    try:
-        url = urlsplit(text)
-        host, port = url.hostname, url.port
-    except ValueError:
-        raise refused(f"the URL (not shown) cannot be read; {allowed}") from None
-    if url.username is not None or url.password is not None:
-        raise refused(
-            f"the URL (not shown) carries credentials, and everyone who may read this file would too; {allowed}"
-        )
-    if url.scheme not in ("http", "https") or not host or port == 0 or url.fragment or any(c.isspace() for c in text):
-        raise refused(f"value {text!r} is no page that can be fetched; {allowed}")
-    return text
-
-
-def _prometheus_url(text: str) -> str:
-    if urlsplit(_page_url(text)).query:
-        raise refused(f"value {text!r} has a query; allowed: the address alone, e.g. http://prometheus.monitoring:9090")
-    return text
-
-
 def _not_empty(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise refused("the list is empty; allowed: one or more namespaces")
@@ -82,11 +63,6 @@ def _not_empty(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-PageUrl = Annotated[str, Field(max_length=2048), AfterValidator(_page_url)]
-PrometheusUrl = Annotated[str, Field(max_length=2048), AfterValidator(_prometheus_url)]
-FileName = Annotated[str, Field(min_length=2, max_length=4096, pattern=ABSOLUTE_PATH)]
-LabelName = Annotated[str, Field(max_length=128, pattern=LABEL_NAME)]
-LabelValue = Annotated[str, Field(max_length=256)]
 
 
 class LogLevel(StrEnum):
@@ -100,27 +76,6 @@ class LogFormat(StrEnum):
     AUTO = "auto"  # console on a terminal, else json
     JSON = "json"
     CONSOLE = "console"
-
-
-def _without_nulls(values: Any) -> Any:
-    """`scrape:` with everything below it commented out is the same as no `scrape`."""
-    if not isinstance(values, dict):
-        return values
-    return {key: value for key, value in values.items() if value is not None}
-
-
-class Section(BaseModel):
-    """One block of the document: camelCase keys, nothing unknown, nothing changed after loading."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-    _null_is_unset = model_validator(mode="before")(_without_nulls)
 
 
 class Scrape(Section):
@@ -150,85 +105,19 @@ class Signals(Section):
     """pods: the daemon reads their pages. prometheus: it asks the one below, which does."""
 
 
-class BasicAuth(Section):
-    username: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^:\s]+$")] | None = None
-    password_file: FileName | None = None
-
-    @model_validator(mode="after")
-    def _are_a_pair(self) -> Self:
-        if (self.username is None) != (self.password_file is None):
-            raise refused("only one of username and passwordFile is set; allowed: both or none")
-        return self
-
-
-class Tls(Section):
-    ca_file: FileName | None = None
-    """null is the system's authorities."""
-    cert_file: FileName | None = None
-    """Shows who we are."""
-    key_file: FileName | None = None
-    """null: the key stands in certFile."""
-
-    @model_validator(mode="after")
-    def _a_key_needs_its_certificate(self) -> Self:
-        if self.key_file is not None and self.cert_file is None:
-            raise broken_rules([Refusal("keyFile", "is set without certFile; allowed: together with it")])
-        return self
-
-
-class PrometheusLabels(Section):
-    """What the labels are called that name a pod."""
-
-    namespace: LabelName = "namespace"
-    pod: LabelName = "pod"
-
-    @model_validator(mode="after")
-    def _name_a_pod(self) -> Self:
-        broken = []
-        if self.namespace == self.pod:
-            broken.append(Refusal("pod", f"value {self.pod!r} is the label of the namespace too; allowed: another one"))
-        for field, name in self:
-            if name in ("le", "tidegate_part") or name.startswith("__"):
-                says = f"value {name!r} is taken; allowed: a label that scraped series carry, such as namespace or pod"
-                broken.append(Refusal(field, says))
-        if broken:
-            raise broken_rules(broken)
-        return self
-
-
-class Prometheus(Section):
-    """A Prometheus, or what answers like one, that scrapes the pods. All files are read again when they change."""
-
-    url: PrometheusUrl | None = None
-    """Without /api/v1; null is none."""
-    timeout: Annotated[float, Duration("100ms", "30s")] = 2.0
-    """How long one query may take."""
-    scrape_interval: Annotated[float, Duration("1s", "5m")] = 15.0
-    """How often it scrapes the pods; samples older than three of these lower nothing."""
-    bearer_token_file: FileName | None = None
-    basic_auth: BasicAuth = BasicAuth()
-    tls: Tls = Tls()
-    labels: PrometheusLabels = PrometheusLabels()
-    match: Annotated[dict[LabelName, LabelValue], Field(max_length=16)] = {}
-    """Labels that every series must have, e.g. cluster: gpu-1 where one Prometheus has several clusters."""
-
-    @model_validator(mode="after")
-    def _can_be_asked(self) -> Self:
-        broken = []
-        if self.bearer_token_file is not None and self.basic_auth.username is not None:
-            broken.append(Refusal("bearerTokenFile", "is set beside basicAuth; allowed: one of them"))
-        if any(file is not None for _, file in self.tls) and not (self.url or "https:").startswith("https:"):
-            broken.append(Refusal("tls", "is set, and the URL begins with http://; allowed: with https:// only"))
-        if broken:
-            raise broken_rules(broken)
-        return self
-
-
 class Api(Section):
     """The daemon's own HTTP server: health, metrics, JSON."""
 
     bind: Address = "0.0.0.0"
     port: Port = 8080
+
+
+class Metrics(Section):
+    """The daemon's page /metrics."""
+
+    republish: Annotated[bool, Field(strict=True)] = True
+    """Also what the pods show, for each workload under the names that guides use: inference_request_count and others,
+    at most nine series a workload. Workloads of a fixed size are read for it, too."""
 
 
 class Log(Section):
@@ -319,7 +208,7 @@ class AutoscalingDefaults(Section):
 class Defaults(Section):
     """What a workload gets where it says nothing. Same names and places as in its spec."""
 
-    mode: Mode = Mode.ACTIVE
+    mode: Literal[Mode.ACTIVE, Mode.PAUSED] = Mode.ACTIVE
     priority: Priority = Priority.VERY_HIGH
     serving: ServingDefaults = ServingDefaults()
     autoscaling: AutoscalingDefaults = AutoscalingDefaults()
@@ -350,7 +239,7 @@ class Kpa(Section):
 class Limits(Section):
     """Per node pool; the only pool is default."""
 
-    default: Annotated[dict[ResourceName, Amount], Field(max_length=16)] = {}
+    default: Annotated[Mapping[ResourceName, Amount], Field(max_length=16)] = {}
     """Resource to quantity, e.g. nvidia.com/gpu: 12. Resources that are not named are not limited."""
 
 
@@ -368,6 +257,37 @@ class Project(Section):
 class ActivationPage(Section):
     url: PageUrl
     """Page in the Prometheus text format, e.g. of a gateway."""
+
+
+class TargetKind(Section):
+    """A kind of object that workloads may name by targetRef."""
+
+    api_version: ApiVersion
+    """Group and version, e.g. apps/v1."""
+    kind: KindName
+    resource: Annotated[str, Field(pattern=DNS_1035, max_length=63)]
+    """Its plural, as in its URLs and in rights, e.g. statefulsets."""
+
+
+TARGET_KINDS: Final = (
+    TargetKind.model_validate({"apiVersion": "apps/v1", "kind": "Deployment", "resource": "deployments"}),
+    TargetKind.model_validate({"apiVersion": "apps/v1", "kind": "StatefulSet", "resource": "statefulsets"}),
+    TargetKind.model_validate(
+        {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "resource": "leaderworkersets"}
+    ),
+)
+
+
+def _can_be_scaled(kinds: tuple[TargetKind, ...]) -> tuple[TargetKind, ...]:
+    seen: set[tuple[str, str]] = set()
+    for each in kinds:
+        title = f"{each.api_version} {each.kind}"
+        if each.api_version.startswith((KNATIVE, "tidegate.dev/")):
+            raise refused(f"value '{title}' has an autoscaler of its own; allowed: a kind that nobody else scales")
+        if (each.api_version, each.kind) in seen:
+            raise refused(f"value '{title}' stands there twice; allowed: each kind once")
+        seen.add((each.api_version, each.kind))
+    return kinds
 
 
 class Ceilings(Section):
@@ -396,6 +316,7 @@ class Config(BaseSettings):
     scrape: Scrape = Scrape()
     prometheus: Prometheus = Prometheus()
     api: Api = Api()
+    metrics: Metrics = Metrics()
     log: Log = Log()
     watch: Watch = Watch()
     writes: Writes = Writes()
@@ -405,9 +326,13 @@ class Config(BaseSettings):
     projects: Mapping[DnsName, Project] = {}
     activation_pages: Mapping[DnsName, ActivationPage] = {}
     """Pages that show waiting requests of workloads at 0 replicas, by the name that workloads use."""
+    queries: Annotated[Mapping[QueryName, NamedQuery], Field(max_length=MOST_QUERIES)] = {}
+    """What workloads may name as a metric or activation, by the name that they use. Needs prometheus.url."""
     ceilings: Ceilings = Ceilings()
+    target_kinds: Annotated[tuple[TargetKind, ...], Field(max_length=32), AfterValidator(_can_be_scaled)] = TARGET_KINDS
+    """Kinds of objects that workloads may name by targetRef; the chart gives the rights for exactly these."""
 
-    _null_is_unset = model_validator(mode="before")(_without_nulls)
+    _null_is_unset = model_validator(mode="before")(without_nulls)
 
     @model_validator(mode="after")
     def _namespaces_have_one_owner(self) -> Self:
@@ -427,6 +352,25 @@ class Config(BaseSettings):
     def _a_source_has_an_address(self) -> Self:
         if self.signals.source is Source.PROMETHEUS and self.prometheus.url is None:
             raise broken_rules([Refusal("prometheus.url", "is not set, and signals.source is prometheus; set it")])
+        return self
+
+    @model_validator(mode="after")
+    def _queries_can_be_named_and_asked(self) -> Self:
+        taken = dict.fromkeys(ALIASES, "another name of a signal") | dict.fromkeys(map(str, Signal), "a signal")
+        broken = [
+            Refusal(f"queries.{name}", f"the name {name} is {taken[name]}; allowed: another one")
+            for name in sorted(self.queries)
+            if name in taken
+        ]
+        if self.queries and self.prometheus.url is None:
+            broken.append(Refusal("prometheus.url", "is not set, and queries need it; set it"))
+        metric = self.defaults.autoscaling.metric or ""
+        if "-" in metric and metric not in (*Signal, *self.queries):
+            known = ", ".join([*Signal, *sorted(self.queries)])
+            says = f"value {metric!r} is no signal and no query; allowed: {known}, or a metric of the pods"
+            broken.append(Refusal("defaults.autoscaling.metric", says))
+        if broken:
+            raise broken_rules(broken)
         return self
 
     @classmethod

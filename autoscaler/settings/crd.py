@@ -42,7 +42,7 @@ class Column:
 _AGE: Final = Column("AGE", ".metadata.creationTimestamp", "date")
 _WORKLOAD_COLUMNS: Final = (
     Column("PHASE", ".status.phase"),
-    Column("MODE", ".status.scalingMode", description="Who decides: Auto, Manual, Paused or Stopped"),
+    Column("MODE", ".status.scalingMode", description="Who decides: Auto, Manual, Paused, Stopped or Observe"),
     Column("READY", ".status.counts.ready", "integer", description="Replicas that serve"),
     Column("DESIRED", ".status.counts.desired", "integer", description="Replicas that the policy wants"),
     Column("MIN", ".spec.autoscaling.minReplicas", "integer"),

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME
+from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME, QUERY_NAME
 from autoscaler.settings.rules import BROKEN_RULES
-from autoscaler.settings.scalars import DNS_1035, DNS_1123
+from autoscaler.settings.scalars import API_VERSION_OF_A_KIND, DNS_1035, DNS_1123, DNS_1123_SUBDOMAIN, KIND_NAME
 from autoscaler.settings.yaml12 import Path
 
 _CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
@@ -24,11 +24,23 @@ _SHOWN_MAX: Final = 60
 _WORDS: Final = {
     DNS_1123: "lower-case letters, digits and -, starting and ending with a letter or digit, at most 63 characters",
     DNS_1035: "lower-case letters, digits and -, starting with a letter, not ending in -, at most 63 characters",
+    DNS_1123_SUBDOMAIN: "lower-case letters, digits, - and ., starting and ending with a letter or digit",
+    API_VERSION_OF_A_KIND: "a group and a version such as apps/v1",
+    KIND_NAME: "letters and digits, starting with a capital letter, such as StatefulSet",
     METRIC: METRIC_CHOICE,
+    QUERY_NAME: "lower-case letters, digits, - and _, starting with a letter and ending with a letter or digit",
     METRIC_NAME: "letters, digits, _ and :, not starting with a digit",
     LABEL_NAME: "letters, digits and _, not starting with a digit",
     r"^[^:\s]+$": "text without colons and blanks",
     r"^/[!-~]*$": "a path that starts with / and has no spaces",
+}
+# Keys of the Run:ai inference API that stand elsewhere here, or that nothing here would heed.
+_ELSEWHERE: Final = {
+    ("autoscaling", "initializationTimeoutSeconds"): "it stands in spec.serving",
+    ("autoscaling", "scaleWindowSeconds"): "the averaging window is the operator's: kpa.stable-window",
+    ("serving", "requestTimeoutSeconds"): "nothing here is in the path of requests; set it in your route",
+    ("spec", "servingConfiguration"): "initializationTimeoutSeconds stands in spec.serving",
+    ("spec", "servingPort"): "the port and protocol stand in spec.serving",
 }
 _KINDS: Final = {
     "int": "a whole number",
@@ -82,7 +94,7 @@ def _problems(detail: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Prob
     if kind == "refused":
         return [Problem(path, without_credentials(detail["msg"]))]
     if kind == "extra_forbidden":
-        return [Problem(path, _unknown_key(str(path[-1]), _keys(_node(schema, path[:-1]))))]
+        return [Problem(path, _unknown_key(path, _keys(_node(schema, path[:-1]))))]
     if path[-1:] == ("[key]",):
         return [Problem(path[:-1], f"this name is refused; allowed: {_words(detail.get('ctx', {}).get('pattern'))}")]
     allowed = _allowed(_node(schema, path))
@@ -102,9 +114,12 @@ def _complaint(kind: str) -> str:
     return f"is not {_KINDS.get(kind.split('_')[0], 'allowed')}"
 
 
-def _unknown_key(key: str, keys: list[str]) -> str:
+def _unknown_key(path: Path, keys: list[str]) -> str:
+    key, allowed = str(path[-1]), f"; allowed: {', '.join(keys) or 'none'}"
+    if elsewhere := _ELSEWHERE.get((str(path[-2]), key) if len(path) > 1 else ("", key)):
+        return f"unknown key, {elsewhere}{allowed}"
     close = get_close_matches(key, keys, n=1)
-    return f"unknown key{f', did you mean {close[0]}?' if close else ''}; allowed: {', '.join(keys) or 'none'}"
+    return f"unknown key{f', did you mean {close[0]}?' if close else ''}{allowed}"
 
 
 def shown(value: object) -> str:

@@ -105,7 +105,8 @@ def _as_cel(rule: Rule, values: Mapping[str, str]) -> dict[str, str]:
         return {**validation, "message": rule.says}
     # .format() and not +: only the former's cost is bounded by the API server without knowing the values' lengths
     template = "".join(
-        literal.replace("%", "%%") + ("%s" if name else "") for literal, name, _, _ in Formatter().parse(rule.says)
+        literal.replace("%", "%%").replace("'", "\\'") + ("%s" if name else "")
+        for literal, name, _, _ in Formatter().parse(rule.says)
     )
     arguments = ", ".join(f"dyn({values[name]})" for name in _names(rule.says))
     return {**validation, "messageExpression": f"'{template}'.format([{arguments}])"}

@@ -6,8 +6,17 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError, core_schema
 
 from autoscaler.model.quantity import PATTERN as QUANTITY_PATTERN
@@ -15,6 +24,9 @@ from autoscaler.model.quantity import milli, parse_quantity
 
 DNS_1035: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 DNS_1123: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_1123_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+API_VERSION_OF_A_KIND: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9][a-z0-9]*$"
+KIND_NAME: Final = r"^[A-Z][A-Za-z0-9]*$"
 INT32_MAX: Final = 2**31 - 1
 
 Count = Annotated[int, Field(strict=True, ge=0, le=INT32_MAX)]
@@ -158,3 +170,23 @@ Amount = Annotated[
     PlainValidator(_amount),
     WithJsonSchema({"type": ["number", "string"], "pattern": QUANTITY_PATTERN, "minimum": 0}),
 ]
+
+
+def page_url(text: str) -> str:
+    """The URL, if a page can be fetched from it; what carries credentials is not shown."""
+    allowed = "allowed: http:// or https://, a host, no user name or password, no fragment"
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        raise refused(f"the URL (not shown) cannot be read; {allowed}") from None
+    if url.username is not None or url.password is not None:
+        raise refused(
+            f"the URL (not shown) carries credentials, and everyone who may read this file would too; {allowed}"
+        )
+    if url.scheme not in ("http", "https") or not host or port == 0 or url.fragment or any(c.isspace() for c in text):
+        raise refused(f"value {text!r} is no page that can be fetched; {allowed}")
+    return text
+
+
+PageUrl = Annotated[str, Field(max_length=2048), AfterValidator(page_url)]

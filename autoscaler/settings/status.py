@@ -24,6 +24,7 @@ class ScalingMode(StrEnum):
     MANUAL = "Manual"
     PAUSED = "Paused"
     STOPPED = "Stopped"
+    OBSERVE = "Observe"
 
 
 class Counts(Ruled):
@@ -34,7 +35,7 @@ class Counts(Ruled):
     granted: Count | None = None
     """Left of it by the quota and the operator's ceilings."""
     applied: Count | None = None
-    """Written to the Deployment or LeaderWorkerSet."""
+    """Written to the Deployment, LeaderWorkerSet or target; with mode observe, seen there."""
     ready: Count | None = None
     """Seen serving."""
     starting: Count | None = None
@@ -120,10 +121,10 @@ class WorkloadStatus(Ruled):
     selector: str | None = None
     """Label selector of the pods, for the scale subresource."""
     scaling_mode: ScalingMode | None = None
-    """Who decides the replica count: Auto, Manual (spec.replicas), Paused or Stopped."""
+    """Who decides the count: Auto, Manual (spec.replicas), Paused, Stopped, or Observe: decided and not written."""
     counts: Counts | None = None
     current_revision: str | None = None
-    """The revision that serves."""
+    """The revision that serves; with targetRef the target, as kubectl names it."""
     update_revision: str | None = None
     """The revision that is coming."""
     collision_count: Count | None = None

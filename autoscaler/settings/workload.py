@@ -14,19 +14,33 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from autoscaler.model.signal import Signal
+from autoscaler.model.signal import GPU_SIGNALS, Signal
 from autoscaler.model.workload import DesiredPhase, Engine, Mode, Priority, Protocol
 from autoscaler.settings.autoscaling import Autoscaling
 from autoscaler.settings.rules import Rule, Ruled
-from autoscaler.settings.scalars import DNS_1035, DNS_1123, Count, Port, Positive
+from autoscaler.settings.scalars import (
+    API_VERSION_OF_A_KIND,
+    DNS_1035,
+    DNS_1123,
+    DNS_1123_SUBDOMAIN,
+    KIND_NAME,
+    Count,
+    Port,
+    Positive,
+)
 from autoscaler.settings.status import WorkloadStatus
 
 API_VERSION: Final = "tidegate.dev/v1alpha1"
 NAME_MAX: Final = 39  # a StatefulSet above 52 characters cannot create pods, and a revision adds 9
 
+KNATIVE: Final = "serving.knative.dev/"
+ApiVersion = Annotated[str, Field(pattern=API_VERSION_OF_A_KIND, max_length=253)]
+KindName = Annotated[str, Field(pattern=KIND_NAME, max_length=63)]
+ObjectName = Annotated[str, Field(pattern=DNS_1123_SUBDOMAIN, max_length=253)]
 MetricsPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=253)]
 
-_SIGNALS: Final = "[" + ", ".join(f"'{signal}'" for signal in Signal) + "]"
+_OF_ENGINES: Final = [signal for signal in Signal if signal not in GPU_SIGNALS]
+_SIGNALS: Final = "[" + ", ".join(f"'{signal}'" for signal in _OF_ENGINES) + "]"
 _NAME: Final = rf"^[a-z]([-a-z0-9]{{0,{NAME_MAX - 2}}}[a-z0-9])?$"
 _RESERVED: Final = "tidegate.dev/"
 
@@ -177,6 +191,30 @@ class LeaderWorkerSet(Ruled):
     )
 
 
+class TargetRef(Ruled):
+    """An object in the workload's namespace that somebody else made and keeps, of a kind that has a scale. Its count is
+    written and nothing else of it; it stays when the workload is deleted."""
+
+    api_version: ApiVersion
+    """Group and version, e.g. apps/v1."""
+    kind: KindName
+    """One that the operator allows: the configuration's targetKinds (Deployment, StatefulSet and LeaderWorkerSet by
+    default)."""
+    name: ObjectName
+
+    cel_values: ClassVar[Mapping[str, str]] = {"kind": "self.kind"}
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="kind",
+            says="kind {kind} is Knative's, which scales its revisions itself, and two that write one count never "
+            "agree; set autoscaling.knative.dev/min-scale, max-scale, metric and target on the Knative Service, or "
+            "move its pod template to serving.deployment",
+            cel=f"!self.apiVersion.startsWith('{KNATIVE}')",
+            holds=lambda it: not it.api_version.startswith(KNATIVE),
+        ),
+    )
+
+
 class MetricsEndpoint(Ruled):
     """Where a pod shows its metrics."""
 
@@ -188,10 +226,11 @@ class MetricsEndpoint(Ruled):
 
 
 class Serving(Ruled):
-    """How the model is served. Exactly one kind: deployment or leaderWorkerSet."""
+    """How the model is served. Exactly one kind: deployment, leaderWorkerSet or targetRef."""
 
     deployment: Deployment | None = None
     leader_worker_set: LeaderWorkerSet | None = None
+    target_ref: TargetRef | None = None
     port: Port
     """Port on which the pods serve."""
     protocol: Protocol | None = None
@@ -204,18 +243,28 @@ class Serving(Ruled):
     """The first revision has failed, and its GPUs are released, unless it is ready within this time (default: no
     limit)."""
 
+    @property
+    def kinds(self) -> int:
+        return sum(each is not None for each in (self.deployment, self.leader_worker_set, self.target_ref))
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             field="deployment",
-            says="serving has no kind; set deployment or leaderWorkerSet",
-            cel="has(self.deployment) || has(self.leaderWorkerSet)",
-            holds=lambda it: it.deployment is not None or it.leader_worker_set is not None,
+            says="serving has no kind; set deployment, leaderWorkerSet or targetRef",
+            cel="has(self.deployment) || has(self.leaderWorkerSet) || has(self.targetRef)",
+            holds=lambda it: it.kinds > 0,
         ),
         Rule(
             field="leaderWorkerSet",
-            says="serving has two kinds; remove deployment or leaderWorkerSet",
-            cel="!has(self.deployment) || !has(self.leaderWorkerSet)",
-            holds=lambda it: it.deployment is None or it.leader_worker_set is None,
+            says="serving has two kinds; keep one of deployment, leaderWorkerSet and targetRef",
+            cel="[has(self.deployment), has(self.leaderWorkerSet), has(self.targetRef)].filter(x, x).size() < 2",
+            holds=lambda it: it.kinds < 2,
+        ),
+        Rule(
+            field="initializationTimeoutSeconds",
+            says="initializationTimeoutSeconds is for a first revision, and a targetRef has none; remove it",
+            cel="!has(self.targetRef) || !has(self.initializationTimeoutSeconds)",
+            holds=lambda it: it.target_ref is None or it.initialization_timeout_seconds is None,
         ),
     )
 
@@ -233,7 +282,8 @@ class WorkloadSpec(Ruled):
     desired_phase: DesiredPhase | None = None
     """Running (default), or Stopped: all replicas gone, quota released."""
     mode: Mode | None = None
-    """active (default), or paused: the replica count is held, and lost pods are still replaced."""
+    """active (default); paused: the replica count is held, and lost pods are still replaced; observe (with targetRef):
+    counts are decided and shown, and nothing is written."""
     project: Annotated[str, Field(pattern=DNS_1123, max_length=63)] | None = None
     """Owner of the quota (default: the project to which the configuration maps the namespace)."""
     priority: Priority | None = None
@@ -251,18 +301,54 @@ class WorkloadSpec(Ruled):
         return self.autoscaling.metric if self.autoscaling else None
 
     @property
+    def has_target(self) -> bool:
+        return self.serving.target_ref is not None
+
+    @property
     def is_custom(self) -> bool:
         return self.serving.engine is Engine.CUSTOM
 
     cel_values: ClassVar[Mapping[str, str]] = {"metric": "self.autoscaling.metric"}
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
+            field="mode",
+            says="mode observe writes nothing, so it needs an object that is there anyway; set serving.targetRef, or "
+            "mode paused",
+            cel="!has(self.mode) || self.mode != 'observe' || has(self.serving.targetRef)",
+            holds=lambda it: it.mode is not Mode.OBSERVE or it.has_target,
+        ),
+        Rule(
+            field="desiredPhase",
+            says="desiredPhase Stopped takes all replicas away, and mode observe writes nothing; set mode active",
+            cel="!has(self.mode) || self.mode != 'observe' || !has(self.desiredPhase) || "
+            "self.desiredPhase != 'Stopped'",
+            holds=lambda it: it.mode is not Mode.OBSERVE or it.desired_phase is not DesiredPhase.STOPPED,
+        ),
+        Rule(
+            field="traffic.service",
+            says="traffic.service is for replicas of ours; whoever made a targetRef's object routes to it: remove it",
+            cel="!has(self.serving.targetRef) || !has(self.traffic) || !has(self.traffic.service)",
+            holds=lambda it: not it.has_target or it.traffic is None or it.traffic.service is None,
+        ),
+        Rule(
+            field="deletionPolicy",
+            says="deletionPolicy is for objects of ours; the one of targetRef always stays: remove it",
+            cel="!has(self.serving.targetRef) || !has(self.deletionPolicy)",
+            holds=lambda it: not it.has_target or it.deletion_policy is None,
+        ),
+        Rule(
+            field="autoscaling.initialReplicas",
+            says="initialReplicas is for a first start, and the object of targetRef has a count already; remove it",
+            cel="!has(self.serving.targetRef) || !has(self.autoscaling) || !has(self.autoscaling.initialReplicas)",
+            holds=lambda it: not it.has_target or it.autoscaling is None or it.autoscaling.initial_replicas is None,
+        ),
+        Rule(
             field="autoscaling.metric",
             says="metric {metric} is read from an engine, and engine is custom; set metric to the name of a metric "
             "that the pods expose, or engine to auto",
             cel="!has(self.serving.engine) || self.serving.engine != 'custom' || !has(self.autoscaling) || "
             f"!has(self.autoscaling.metric) || !(self.autoscaling.metric in {_SIGNALS})",
-            holds=lambda it: not it.is_custom or it.metric not in set(Signal),
+            holds=lambda it: not it.is_custom or it.metric not in _OF_ENGINES,
         ),
         Rule(
             field="autoscaling.signals",
@@ -273,7 +359,7 @@ class WorkloadSpec(Ruled):
             holds=lambda it: (
                 not it.is_custom
                 or it.autoscaling is None
-                or not any(each.metric in set(Signal) for each in it.autoscaling.signals or ())
+                or not any(each.metric in _OF_ENGINES for each in it.autoscaling.signals or ())
             ),
         ),
         Rule(

@@ -23,7 +23,7 @@ PodName = tuple[str, str]  # namespace, name
 PART: Final = "tidegate_part"  # tells values and instants of one answer apart
 VALUE: Final = "value"
 INSTANT: Final = "instant"
-_AGGREGATION: Final = {Ranks.SUM: "sum", Ranks.MAX: "max"}
+_AGGREGATION: Final = {Ranks.SUM: "sum", Ranks.MAX: "max", Ranks.MEAN: "avg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,13 @@ def expression(sources: Sequence[Source], labels: Labels) -> str:
     """The query of one quantity, of which each engine has a source."""
     parts = []
     for number, source in enumerate(sources):
-        parts.append(_marked(_values(source, labels), f"{VALUE} {number}"))
-        parts.append(_marked(_instants(source, labels), f"{INSTANT} {number}"))
+        parts.append(marked(_values(source, labels), f"{VALUE} {number}"))
+        parts.append(marked(_instants(source, labels), f"{INSTANT} {number}"))
     return " or ".join(parts)
 
 
-def _marked(vector: str, part: str) -> str:
+def marked(vector: str, part: str) -> str:
+    """The vector, of which each series says which part of an answer it is."""
     return f'label_replace({vector}, "{PART}", "{part}", "", "")'
 
 
@@ -78,8 +79,8 @@ def _values(source: Source, labels: Labels) -> str:
     terms = []
     for name in _names(source):
         if source.parts:  # Prometheus drops a label that is empty
-            terms.append(_over_ranks(source, by, name + _matchers(labels, (source.parts, ""))))
-        terms.append(_over_ranks(source, by, name + _matchers(labels)))
+            terms.append(_over_ranks(source, by, name + matchers(labels, (source.parts, ""))))
+        terms.append(_over_ranks(source, by, name + matchers(labels)))
     return f" or on ({pod}) ".join(terms)
 
 
@@ -92,7 +93,7 @@ def _over_ranks(source: Source, by: str, series: str) -> str:
 def _instants(source: Source, labels: Labels) -> str:
     """The oldest of a pod's samples: a rank that is late makes the pod late."""
     pod = f"{labels.namespace}, {labels.pod}"
-    terms = [f"min by ({pod}) (timestamp({name}{_matchers(labels)}))" for name in _names(source)]
+    terms = [f"min by ({pod}) (timestamp({name}{matchers(labels)}))" for name in _names(source)]
     return f" or on ({pod}) ".join(terms)
 
 
@@ -101,7 +102,8 @@ def _names(source: Source) -> list[str]:
     return [name.decode() + suffix for name in source.names]
 
 
-def _matchers(labels: Labels, *more: tuple[str, str]) -> str:
+def matchers(labels: Labels, *more: tuple[str, str]) -> str:
+    """`{a="b"}` of what every series must have; "" for nothing."""
     pairs = [f"{name}={quoted(value)}" for name, value in (*labels.match, *more)]
     return "{" + ", ".join(pairs) + "}" if pairs else ""
 

@@ -45,6 +45,7 @@ class Ranks(StrEnum):
 
     SUM = "sum"
     MAX = "max"  # a share: the fullest rank limits the replica
+    MEAN = "mean"  # a share of several devices that one replica uses together
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class EngineWords:
         return (*self.needs(Signal.CONCURRENCY), Quantity.FINISHED)
 
 
-# Which quantities each built-in signal needs; they add up, histograms stand alone.
+# Which quantities each signal of an engine needs; they add up, histograms stand alone.
 NEEDS: Final[Mapping[str, tuple[Quantity, ...]]] = MappingProxyType(
     {
         Signal.CONCURRENCY: (Quantity.RUNNING, Quantity.WAITING),
@@ -249,6 +250,17 @@ def recognise(page: bytes) -> Engine | None:
     return None
 
 
+# What DCGM's exporter prints of a GPU, in percent and MiB. It runs on the nodes: no pod's page has it.
+GPU_SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
+    {
+        Signal.GPU_UTILIZATION: Source(
+            Signal.GPU_UTILIZATION, Kind.GAUGE, (b"DCGM_FI_DEV_GPU_UTIL",), Ranks.MEAN, scale=0.01
+        ),
+        Signal.GPU_MEMORY: Source(Signal.GPU_MEMORY, Kind.GAUGE, (b"DCGM_FI_DEV_FB_USED",), scale=1024.0**2),
+    }
+)
+
+
 def own_metric(name: str) -> Source:
-    """A metric that the pods expose by its own name: a gauge, or a counter whose rate counts."""
-    return Source(name, Kind.DECLARED, (name.encode(),))
+    """A GPU signal, or a metric that the pods expose by its own name: a gauge, or a counter whose rate counts."""
+    return GPU_SOURCES.get(name) or Source(name, Kind.DECLARED, (name.encode(),))

@@ -28,6 +28,12 @@ class Fault(StrEnum):
     NO_SAMPLES = "no samples"  # Prometheus answers, and has no series of this pod
     PARTIAL_ANSWER = "partial answer"  # Prometheus warns that series may be missing
 
+    NO_PROMETHEUS = "needs a Prometheus: set prometheus.url in the configuration"
+    NO_ANSWER_YET = "no answer yet"
+    NO_SUCH_QUERY = "no such query in the configuration"
+    QUERY_TOO_LONG = "query too long"  # with the names of all pods in it
+    SEVERAL_SERIES = "more than one series; aggregate the query, e.g. with sum() or max()"
+
     UNREADABLE = "unreadable"  # our own error while reading it; the log has it
 
     NO_SUCH_SERIES = "no such series"
@@ -36,6 +42,8 @@ class Fault(StrEnum):
     NEGATIVE = "negative"
     ABSURD = "absurdly large"  # e.g. an unsigned counter that went below zero, or a share that is a percentage
     MALFORMED = "malformed"  # a line of the series cannot be read
+    PRINTED_TWICE = "printed twice"  # one series, two samples on one page: nobody can say which is true
+    DATED_OTHERWISE = "dated otherwise"  # by its own timestamp a sample is of another time than ours
     TOO_MANY_SERIES = "too many series"
     UNKNOWN_ENGINE = "unknown engine"
     ONE_PAGE_ONLY = "one page only"  # a rate needs two

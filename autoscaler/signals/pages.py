@@ -22,6 +22,8 @@ MAX_SERIES: Final = 2_000
 MOST_VALUE: Final = 1e15  # no count, rate or number of tokens of one pod comes near it
 MOST_SHARE: Final = 2.0  # a larger one is a percentage, or something else: nobody knows what one replica carries
 MAX_BUCKETS: Final = 256
+# How far a timestamp that a pod prints may be from our clock: what collects for others is some seconds late.
+STAMP_OFF_S: Final = 15.0
 ACTIVITY: Final = "activity"
 
 
@@ -33,7 +35,6 @@ class Plan:
     sources: tuple[Source, ...]
     signals: Mapping[str, tuple[str, ...]]  # signal → keys of its sources; () where the engine has no such signal
     activity: tuple[str, ...]  # keys of the sources that prove work; () where the engine does not show it
-    names: tuple[bytes, ...]  # the series to look for: every spelling of every source
     missing: Mapping[str, str]  # signal, or ACTIVITY → what the engine has no series for
 
     def series(self, key: str) -> str:
@@ -71,8 +72,7 @@ def plan_for(engine: Engine, signals: tuple[str, ...]) -> Plan:
     if isinstance(activity, Quantity):
         missing[ACTIVITY], activity = activity, ()
     sources |= {source.key: source for source in activity}
-    names = tuple(name for source in sources.values() for name in _spellings(source))
-    return Plan(engine, tuple(sources.values()), keys, tuple(source.key for source in activity), names, missing)
+    return Plan(engine, tuple(sources.values()), keys, tuple(source.key for source in activity), missing)
 
 
 def _sources(words: EngineWords | None, quantities: tuple[Quantity, ...]) -> tuple[Source, ...] | Quantity:
@@ -83,17 +83,25 @@ def _sources(words: EngineWords | None, quantities: tuple[Quantity, ...]) -> tup
     return lacking[0] if lacking else tuple(words.sources[quantity] for quantity in quantities)
 
 
-def read_page(page: bytes, plan: Plan) -> PageValues:
-    """Everything that the plan asks of the page, or why not."""
-    scanned = scan(page, plan.names)
+def read_page(page: bytes, plan: Plan, now_s: float) -> PageValues:
+    """Everything that the plan asks of the page that came at this instant, or why not."""
     values = PageValues()
     for source in plan.sources:
-        spelling = next((name for name in _spellings(source) if _present(scanned[name])), _spellings(source)[0])
-        found = scanned[spelling]
-        fault = found.fault or _unfit(found, source) or _store(values, source, page, spelling, found)
+        spelling, found = _newest_present(page, source)
+        fault = found.fault or _unfit(found, source, now_s) or _store(values, source, page, spelling, found)
         if fault is not None:
             values.faults[source.key] = fault
     return values
+
+
+def _newest_present(page: bytes, source: Source) -> tuple[bytes, Scanned]:
+    """The first of its spellings that the page has, else the newest, absent: a look for each costs the whole page."""
+    spellings = _spellings(source)
+    for name in spellings:
+        found = scan(page, (name,))[name]
+        if found.fault is not Fault.NO_SUCH_SERIES:
+            return name, found
+    return spellings[0], found
 
 
 def _spellings(source: Source) -> tuple[bytes, ...]:
@@ -102,13 +110,13 @@ def _spellings(source: Source) -> tuple[bytes, ...]:
     return source.names
 
 
-def _present(found: Scanned) -> bool:
-    return found.fault is not Fault.NO_SUCH_SERIES
-
-
-def _unfit(found: Scanned, source: Source) -> Fault | None:
+def _unfit(found: Scanned, source: Source, now_s: float) -> Fault | None:
     if len(found.samples) > MAX_SERIES:
         return Fault.TOO_MANY_SERIES
+    if any(not abs(stamp / 1000 - now_s) <= STAMP_OFF_S for stamp in found.stamps_ms):
+        return Fault.DATED_OTHERWISE  # a page that is shown again may look idle, and say nothing of now
+    if len(dict(found.samples)) < len(found.samples):
+        return Fault.PRINTED_TWICE
     most = most_of(source)
     return next((fault for _, value in found.samples if (fault := unfit(value, most)) is not None), None)
 
@@ -199,13 +207,25 @@ def _buckets(samples: tuple[tuple[bytes, float], ...], scale: float) -> dict[flo
         bound = _upper_bound(raw)
         if bound is None:
             return Fault.MALFORMED
-        sums[bound * scale] = sums.get(bound * scale, 0.0) + count
+        if scale != 1.0:
+            bound *= scale
+        sums[bound] = sums.get(bound, 0.0) + count
     if len(sums) > MAX_BUCKETS:
         return Fault.TOO_MANY_SERIES
     return sums if math.inf in sums else Fault.MALFORMED
 
 
 def _upper_bound(raw: bytes) -> float | None:
+    """None where it cannot be read. Remembered, so that all pages share one number for a bound as keys."""
+    return _remembered_bound(raw) if len(raw) <= REMEMBERED_BYTES else _parsed_bound(raw)
+
+
+@lru_cache(maxsize=16_384)
+def _remembered_bound(raw: bytes) -> float | None:
+    return _parsed_bound(raw)
+
+
+def _parsed_bound(raw: bytes) -> float | None:
     text = dict(labels_of(raw) or ()).get("le")
     try:
         bound = float(text) if text is not None else math.nan

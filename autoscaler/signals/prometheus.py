@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import aiohttp
@@ -90,15 +91,18 @@ class PrometheusClient:
     async def close(self) -> None:
         await self._session.close()
 
-    async def query(self, promql: str) -> Answer | Failure:
-        """The instant vector (or scalar) of this expression, evaluated at Prometheus's own now."""
+    async def query(self, promql: str, options: Mapping[str, str] = MappingProxyType({})) -> Answer | Failure:
+        """The instant vector (or scalar) of this expression, evaluated at Prometheus's own now.
+
+        `options`: further parameters of the API, such as `limit`; servers ignore those that they do not know.
+        """
         access = self.access
         try:
             headers, tls = self._credentials()
         except (OSError, ValueError) as error:  # includes what OpenSSL says of a certificate
-            return Failure(Fault.NO_CREDENTIALS, _short(str(error)))
+            return Failure(Fault.NO_CREDENTIALS, short(str(error)))
         url = URL(access.url.rstrip("/") + "/api/v1/query")
-        form = {"query": promql, "timeout": f"{math.ceil(access.timeout_s * 1000)}ms"}
+        form = {**options, "query": promql, "timeout": f"{math.ceil(access.timeout_s * 1000)}ms"}
         try:
             async with (
                 asyncio.timeout(access.timeout_s),
@@ -115,7 +119,7 @@ class PrometheusClient:
         except TimeoutError:
             return Failure(Fault.TIME_OUT)
         except (aiohttp.ClientError, ValueError, OSError) as error:
-            return Failure(fault_of(error), _short(str(error)))
+            return Failure(fault_of(error), short(str(error)))
 
     async def _answer(self, response: aiohttp.ClientResponse) -> Answer | Failure:
         good = response.status == 200
@@ -136,11 +140,9 @@ class PrometheusClient:
         access = self.access
         headers = {}
         if access.bearer_token_file is not None:
-            headers["Authorization"] = f"Bearer {_secret(access.bearer_token_file)}"
+            headers["Authorization"] = f"Bearer {secret(access.bearer_token_file)}"
         elif access.username is not None and access.password_file is not None:
-            password = _secret(access.password_file)
-            pair = b64encode(f"{access.username}:{password}".encode()).decode()
-            headers["Authorization"] = f"Basic {pair}"
+            headers["Authorization"] = basic(access.username, secret(access.password_file))
         files = (access.ca_file, access.cert_file, access.key_file)
         if not any(files):
             return headers, None
@@ -155,19 +157,19 @@ def read_answer(body: bytes) -> Answer | Failure:
     try:
         answer = _BODIES.decode(body)
         if answer.status != "success" or answer.data is None:
-            return Failure(Fault.NO_ANSWER, _short(answer.error or f"status {answer.status}"))
+            return Failure(Fault.NO_ANSWER, short(answer.error or f"status {answer.status}"))
         match answer.data.result_type:
             case "vector":
                 samples = _VECTORS.decode(answer.data.result)
             case "scalar":
                 samples = [_Sample({}, _SCALARS.decode(answer.data.result))]
             case other:
-                return Failure(Fault.NO_ANSWER, f"the query gives a {_short(other)}, and must give a vector or scalar")
+                return Failure(Fault.NO_ANSWER, f"the query gives a {short(other)}, and must give a vector or scalar")
         series = tuple(Series(each.metric, float(each.value[1]) if each.value else math.nan) for each in samples)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return Failure(Fault.NO_ANSWER, _short(str(error)))
+        return Failure(Fault.NO_ANSWER, short(str(error)))
     at_s = next((each.value[0] for each in samples if each.value), None)
-    return Answer(at_s, series, tuple(map(_short, answer.warnings or ())))
+    return Answer(at_s, series, tuple(map(short, answer.warnings or ())))
 
 
 class _Sample(msgspec.Struct, gc=False):
@@ -214,16 +216,22 @@ async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes | None:
 def _error_in(body: bytes) -> str:
     """What Prometheus says of itself; nothing of a page that is not its own."""
     try:
-        return _short(_ERRORS.decode(body).error)
+        return short(_ERRORS.decode(body).error)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return ""
 
 
-def _short(text: str) -> str:
+def basic(username: str, password: str) -> str:
+    """The header Authorization of a user with a password."""
+    return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+def short(text: str) -> str:
+    """What others say, for a log or a line: cut where it grows long."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
-def _secret(path: Path) -> str:
+def secret(path: Path) -> str:
     """One line of a file. Whatever could end a header is refused, and never shown."""
     with path.open("rb") as file:
         raw = file.read(_MAX_SECRET_BYTES + 1)

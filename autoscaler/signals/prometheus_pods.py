@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -21,7 +21,7 @@ from autoscaler.model.workload import Engine, WorkloadKey
 from autoscaler.signals.aggregates import Labels, PodName, Shown, by_quantity, expression, kind_of, shown_by_pod
 from autoscaler.signals.engines import ENGINES, NEEDS, Kind, Source
 from autoscaler.signals.faults import Fault
-from autoscaler.signals.history import PodHistory
+from autoscaler.signals.history import PodHistory, Track
 from autoscaler.signals.pages import PageValues, Plan, plan_for
 from autoscaler.signals.prometheus import Access, Answer, Failure, PrometheusClient
 from autoscaler.signals.readings import MAX_FAULTS, WorkloadReadings
@@ -47,8 +47,11 @@ class _Told:
 class PrometheusPods:
     """Satisfies the cycle's port `Signals`, as PodScraper does. `clock` gives Unix seconds."""
 
-    def __init__(self, clock: Callable[[], float], access: Access, labels: Labels, interval_s: float) -> None:
-        """`interval_s`: how often Prometheus scrapes the pods; a sample older than three of them is not fresh."""
+    def __init__(
+        self, clock: Callable[[], float], access: Access, labels: Labels, interval_s: float, silent: bool = False
+    ) -> None:
+        """`interval_s`: how often Prometheus scrapes the pods; a sample older than three of them is not fresh.
+        `silent`: a trouble is not told."""
         self.pages_total: Counter[str] = Counter()  # answers, by "ok" or the reason
         self.scrape_seconds_total = 0.0
         self._clock = clock
@@ -56,6 +59,7 @@ class PrometheusPods:
         self._sampled: dict[tuple[WorkloadKey, str], float] = {}  # by uid: the newest sample entered, its clock
         self._partial = False
         self._failing: str | None = None
+        self._silent = silent
         self.configure(access, labels, interval_s)
 
     def configure(self, access: Access, labels: Labels, interval_s: float) -> None:
@@ -102,8 +106,12 @@ class PrometheusPods:
             now_s = self._clock()
             await asyncio.sleep(math.floor(now_s) + 1 - now_s)
             now_s = self._clock()
-            for workload in self._workloads.values():
-                workload.sample(math.floor(now_s), now_s, self.period_s)
+            self.sample(math.floor(now_s), now_s)
+
+    def sample(self, at_s: float, now_s: float) -> None:
+        """Draw the samples of the whole second `at_s`, at the instant `now_s` just after it."""
+        for workload in self._workloads.values():
+            workload.sample(at_s, now_s, self.period_s)
 
     async def _ask(self, client: PrometheusClient) -> None:
         loop = asyncio.get_running_loop()
@@ -122,10 +130,21 @@ class PrometheusPods:
 
     async def _round(self, client: PrometheusClient) -> None:
         labels = self._labels
-        groups = by_quantity(_sources(self._workloads.values()))
+        groups = self.groups()
         asked_at_s, started_s = self._clock(), asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(client.query(expression(sources, labels)) for sources in groups))
         self.scrape_seconds_total += asyncio.get_running_loop().time() - started_s
+        await self.enter(groups, answers, asked_at_s)
+
+    def groups(self) -> list[tuple[Source, ...]]:
+        """What to ask for, a query each."""
+        return by_quantity(sources_of(workload.target for workload in self._workloads.values()))
+
+    async def enter(
+        self, groups: Sequence[tuple[Source, ...]], answers: Sequence[Answer | Failure], asked_at_s: float
+    ) -> None:
+        """What one round's answers say, into the histories. Yields the loop now and then, and waits for nothing."""
+        labels = self._labels
         told: dict[Source, _Told | Failure] = {}
         for sources, answer in zip(groups, answers, strict=True):
             self.pages_total["ok" if isinstance(answer, Answer) else answer.reason] += 1
@@ -176,7 +195,7 @@ class PrometheusPods:
             shown = answer.pods.get(pod)
             if shown is not None and shown.sampled_at_s is not None:
                 sampled.append((shown.sampled_at_s, shown.sampled_at_s + answer.offset_s))
-                _store(values, source, shown)
+                store(values, source, shown)
         if not sampled:
             history.observe_fault(f"Prometheus: {Fault.NO_SAMPLES}")
             return
@@ -194,7 +213,7 @@ class PrometheusPods:
     def _tell(self, failures: list[Failure], warnings: list[str]) -> None:
         """A trouble and its end, once each."""
         trouble = failures[0].reason if failures else str(Fault.PARTIAL_ANSWER) if warnings else None
-        if trouble == self._failing:
+        if trouble == self._failing or self._silent:
             return
         if trouble is None:
             log.info("prometheus.recovered", after=self._failing)
@@ -204,15 +223,19 @@ class PrometheusPods:
         self._failing = trouble
 
 
-def _sources(workloads: Iterable[WorkloadReadings]) -> set[Source]:
+def sources_of(targets: Iterable[ScrapeTarget]) -> set[Source]:
     """Whatever any pod's plan may need."""
     found: set[Source] = set()
-    for workload in workloads:
-        wanted = tuple(spec.name for spec in workload.target.signals)
-        engine = workload.target.engine
-        for each in ENGINES if engine is Engine.AUTO else (engine,):
-            found.update(plan_for(each, wanted).sources)
+    for target in targets:
+        for each in ENGINES if target.engine is Engine.AUTO else (target.engine,):
+            found.update(plan_for(each, target.wanted).sources)
     return found
+
+
+def plan_by(target: ScrapeTarget, pod: PodName, shown: Mapping[Source, Mapping[PodName, Shown]]) -> Plan | None:
+    """What to read of this pod, by what Prometheus shows of it."""
+    told = {source: _Told(pods, 0.0) for source, pods in shown.items()}
+    return _plan(target, PodHistory(pod[1]), lambda: _recognised(pod, told))
 
 
 def _recognised(pod: PodName, told: Mapping[Source, _Told | Failure]) -> Engine | None:
@@ -227,18 +250,20 @@ def _recognised(pod: PodName, told: Mapping[Source, _Told | Failure]) -> Engine 
 
 def _plan(target: ScrapeTarget, history: PodHistory, recognised: Callable[[], Engine | None]) -> Plan | None:
     """What to read of this pod; None while its engine is unknown and a signal depends on it."""
-    wanted = tuple(spec.name for spec in target.signals)
+    wanted = target.wanted
     if target.engine is not Engine.AUTO:
         history.engine = target.engine
     elif history.engine is None:
         history.engine = recognised()
     if history.engine is not None:
         return plan_for(history.engine, wanted)
-    own_metrics_only = bool(wanted) and not any(name in NEEDS for name in wanted)
+    own = [spec.name for spec in target.signals]
+    own_metrics_only = bool(own) and not any(name in NEEDS for name in own)
     return plan_for(Engine.CUSTOM, wanted) if own_metrics_only else None
 
 
-def _store(values: PageValues, source: Source, shown: Shown) -> None:
+def store(values: PageValues, source: Source, shown: Shown) -> None:
+    """Enter what Prometheus shows of one quantity of a pod."""
     kind = kind_of(source)
     if shown.fault is not None:
         values.faults[source.key] = shown.fault
@@ -253,13 +278,25 @@ def _store(values: PageValues, source: Source, shown: Shown) -> None:
 
 
 def _keep_the_higher(values: PageValues, history: PodHistory) -> None:
-    """A gauge without some of its ranks is too low, and a counter without them looks like one that began anew."""
+    """Of an answer that may lack some of a pod's ranks, what can only raise.
+
+    A gauge without them is too low. A count without one of them is smaller by all that this one ever counted, and looks
+    like one that began anew; one that is not smaller lacks nothing.
+    """
     for key, value in values.gauges.items():
         track = history.tracks.get(key)
         values.gauges[key] = max(value, (track.value if track is not None else None) or 0.0)
-    values.faults.update(dict.fromkeys([*values.counters, *values.buckets], Fault.PARTIAL_ANSWER))
-    values.counters.clear()
-    values.buckets.clear()
+    for counts in (values.counters, values.buckets):
+        for key in [key for key, found in counts.items() if _may_lack(history.tracks.get(key), found)]:
+            del counts[key]
+            values.faults[key] = Fault.PARTIAL_ANSWER
+
+
+def _may_lack(track: Track | None, found: Mapping[Any, float]) -> bool:
+    if track is None or track.counted_at_s is None:
+        return True
+    known: Mapping[Any, float] = track.counts or track.buckets
+    return any(found.get(part, 0.0) < count for part, count in known.items())
 
 
 def _partial(signals: WorkloadSignals) -> WorkloadSignals:

@@ -1,7 +1,7 @@
 """Reads a few series out of a page in the Prometheus text format 0.0.4 and skips the rest.
 
 A model server's page has hundreds of lines of which five matter: finding those by `bytes.find` costs a hundredth of
-parsing the page (benchmarks/scan.py). What the scanner takes for a sample of a wanted series is exactly what
+parsing the page (benchmarks/pages.py). What the scanner takes for a sample of a wanted series is exactly what
 `prometheus_client.parser` takes for one (tests/signals/test_scanner.py); where a wanted line cannot be read, it says
 so, and never leaves the line out of a sum.
 
@@ -32,7 +32,7 @@ _NAME_BYTES: Final = frozenset(
 )
 _LABEL: Final = re.compile(rb'[ \t]*([A-Za-z_:][A-Za-z0-9_:]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*', re.DOTALL)
 _NUMBER: Final = rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf(?:inity)?|nan))"
-_VALUE: Final = re.compile(rb"\s*(" + _NUMBER + rb")(?:\s+" + _NUMBER + rb")?\s*")  # and perhaps a timestamp
+_VALUE: Final = re.compile(rb"\s*(" + _NUMBER + rb")(?:\s+(" + _NUMBER + rb"))?\s*")  # and perhaps a timestamp
 _TYPE: Final = re.compile(rb"#[ \t]*TYPE[ \t]+([^ \t]+)[ \t]+([a-z]+)[ \t\r]*")
 _ESCAPE: Final = re.compile(r'\\([\\n"])')
 
@@ -42,6 +42,7 @@ class Scanned(NamedTuple):
 
     samples: tuple[tuple[bytes, float], ...]  # (labels as they stand between the braces, value)
     fault: Fault | None
+    stamps_ms: tuple[float, ...] = ()  # the pod's own timestamps, where it prints any: milliseconds
 
 
 _ABSENT: Final = Scanned((), Fault.NO_SUCH_SERIES)
@@ -74,6 +75,7 @@ def labels_of(raw: bytes) -> Labels | None:
 
 def _scan_one(page: bytes, name: bytes) -> Scanned:
     samples: list[tuple[bytes, float]] = []
+    stamps: list[float] = []
     lines = 0
     for line in _lines_with(page, name):
         lines += 1
@@ -86,8 +88,11 @@ def _scan_one(page: bytes, name: bytes) -> Scanned:
             continue  # a longer name
         if sample is _MALFORMED:
             return Scanned((), Fault.MALFORMED)
-        samples.append(sample)
-    return Scanned(tuple(samples), None) if samples else _ABSENT
+        raw, value, stamp = sample
+        samples.append((raw, value))
+        if stamp is not None:
+            stamps.append(float(stamp))
+    return Scanned(tuple(samples), None, tuple(stamps)) if samples else _ABSENT
 
 
 def _lines_with(page: bytes, name: bytes) -> Iterable[bytes]:
@@ -105,11 +110,11 @@ def _lines_with(page: bytes, name: bytes) -> Iterable[bytes]:
         at = page.find(name, end)
 
 
-_MALFORMED: Final = (b"", -1.0)
+_MALFORMED: Final = (b"", -1.0, None)
 
 
-def _sample(line: bytes, name_end: int) -> tuple[bytes, float] | None:
-    """The labels and value of a line that starts with the name; None if its name is a longer one."""
+def _sample(line: bytes, name_end: int) -> tuple[bytes, float, bytes | None] | None:
+    """The labels, value and perhaps timestamp of a line that starts with the name; None if its name is a longer one."""
     if len(line) > MAX_LINE_BYTES:
         return _MALFORMED
     rest = line[name_end:]
@@ -127,7 +132,7 @@ def _sample(line: bytes, name_end: int) -> tuple[bytes, float] | None:
         if close < 0 or labels_of(raw) is None:
             return _MALFORMED
     value = _VALUE.fullmatch(rest)
-    return _MALFORMED if value is None else (raw, float(value[1]))
+    return _MALFORMED if value is None else (raw, float(value[1]), value[2])
 
 
 @lru_cache(maxsize=16_384)

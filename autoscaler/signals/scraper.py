@@ -236,18 +236,19 @@ class PodScraper:
         plan = _plan(visit.target, visit.history, page)
         if plan is None:
             return Fault.UNKNOWN_ENGINE
-        visit.history.observe(plan, read_page(page, plan), self._clock(), self._window_s)
+        now_s = self._clock()
+        visit.history.observe(plan, read_page(page, plan, now_s), now_s, self._window_s)
         return None
 
 
 def _plan(target: ScrapeTarget, history: PodHistory, page: bytes) -> Plan | None:
     """What to read from this pod's pages; None while its engine is unknown and a signal depends on it."""
-    wanted = tuple(spec.name for spec in target.signals)
+    wanted = target.wanted
     if target.engine is not Engine.AUTO:
         history.engine = target.engine
     elif history.engine is None:
         history.engine = recognise(page)  # remembered: a pod's engine is that of its image
     if history.engine is not None:
         return plan_for(history.engine, wanted)
-    own_metrics_only = bool(wanted) and not any(name in NEEDS for name in wanted)
+    own_metrics_only = bool(target.signals) and not any(spec.name in NEEDS for spec in target.signals)
     return plan_for(Engine.CUSTOM, wanted) if own_metrics_only else None

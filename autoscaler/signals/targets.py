@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from autoscaler.model.signal import SignalSpec
+from autoscaler.model.signal import Signal, SignalSpec
 from autoscaler.model.workload import Engine
 
 MAX_PATH_CHARACTERS = 1_024
+REPUBLISHED = (Signal.CONCURRENCY, Signal.THROUGHPUT, Signal.LATENCY)  # what the measures are made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class PodAddress:
     name: str
     uid: str
     ip: str
+    created: str = ""  # RFC 3339; "" where nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,14 @@ class ScrapeTarget:
     engine: Engine
     signals: tuple[SignalSpec, ...]
     pods: tuple[PodAddress, ...]
+    republish: bool = False  # read what is republished, too
+    revision: str = ""  # whose pods they are
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The names of all signals to read."""
+        names = tuple(spec.name for spec in self.signals)
+        return (*names, *(each for each in REPUBLISHED if each not in names)) if self.republish else names
 
 
 def page_url(target: ScrapeTarget, pod: PodAddress) -> URL | None:

@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from autoscaler.settings.load import parse
+from autoscaler.settings.load import ConfigError, parse
 from autoscaler.wiring import NEEDS_RESTART, terms_of
 from tests.chart.derived import CHART, CRDS, ROOT
 from tests.chart.render import (
@@ -330,6 +330,48 @@ def test_the_lease_of_the_configuration_is_the_one_with_rights(
     assert schema["rules"][0]["resourceRules"][0]["namespaces"] == [namespace]
 
 
+ADAPTERS = {
+    "apiVersion": "nvidia.com/v1alpha1",
+    "kind": "DynamoGraphDeploymentScalingAdapter",
+    "resource": "dynamographdeploymentscalingadapters",
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"targetKinds": []}, {"targetKinds": [ADAPTERS]}],
+    ids=["the daemon's default", "none", "the operator's"],
+)
+@pytest.mark.parametrize("watch", [{}, {"watch": {"namespaces": ["ml-team"]}}], ids=["everywhere", "in namespaces"])
+def test_the_kinds_of_targets_that_the_daemon_takes_are_those_that_it_has_rights_for(
+    config: dict[str, Any], watch: dict[str, Any]
+) -> None:
+    objects = render({"config": {**config, **watch}})
+    document = one(objects, "ConfigMap")["data"]["config.yaml"]
+    kinds = parse(document.encode(), {}, name="rendered").config.target_kinds
+    roles = [each for each in objects if each["kind"] in ("Role", "ClusterRole") and "aggregat" not in str(each)]
+    (role,) = [each for each in roles if not each["metadata"]["name"].endswith("-leases")]
+    rules = [(rule["apiGroups"][0], rule["resources"][0], set(rule["verbs"])) for rule in role["rules"]]
+    targets = [(group, name, verbs) for group, name, verbs in rules if verbs == {"list", "watch"}]
+    wanted = [(each.api_version.partition("/")[0], each.resource) for each in kinds]
+    others = [
+        ("", "pods"),
+        ("discovery.k8s.io", "endpointslices"),
+        ("autoscaling", "horizontalpodautoscalers"),
+        ("keda.sh", "scaledobjects"),
+    ]
+    assert sorted((group, name) for group, name, _ in targets) == sorted(wanted + others)
+    for group, resource in wanted:
+        assert (group, f"{resource}/scale", {"get", "patch"}) in rules
+
+
+def test_kinds_of_targets_that_scale_themselves_are_refused() -> None:
+    for version, kind in (("serving.knative.dev/v1", "Service"), ("tidegate.dev/v1alpha1", "InferenceWorkload")):
+        text = f"targetKinds: [{{apiVersion: {version}, kind: {kind}, resource: things}}]"
+        with pytest.raises(ConfigError, match=f"targetKinds: value '{version} {kind}' has an autoscaler of its own"):
+            parse(text.encode(), {}, name="config.yaml")
+
+
 def flow_schemas(objects: list[Object]) -> dict[str, Object]:
     """Their specs by priority level."""
     specs = [each["spec"] for each in objects if each["kind"] == "FlowSchema"]
@@ -516,6 +558,7 @@ def test_notes_name_the_next_commands() -> None:
         "  kubectl -n tidegate-system get lease tidegate\n"
         "  kubectl -n tidegate-system logs --prefix --selector "
         "app.kubernetes.io/name=tidegate,app.kubernetes.io/instance=tidegate\n"
+        "  kubectl -n tidegate-system exec deployment/tidegate -- tidegate doctor\n"
         "  kubectl get inferenceworkloads --all-namespaces\n"
     )
 

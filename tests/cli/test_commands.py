@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -49,12 +50,12 @@ def installed(*arguments: str, stdin: str = "", **environ: str) -> Ended:
 def test_help_names_every_command_and_shows_examples() -> None:
     ended = tidegate("--help")
     assert ended.status == 0
-    for command in ("validate", "crd", "version", "run", "demo"):
+    for command in ("validate", "crd", "version", "run", "doctor", "demo"):
         assert f"\n  {command}" in ended.out
     assert "tidegate crd | kubectl apply --server-side -f -" in ended.out
 
 
-@pytest.mark.parametrize("command", ["validate", "crd", "run", "demo"])
+@pytest.mark.parametrize("command", ["validate", "crd", "run", "doctor", "demo"])
 def test_the_help_of_a_command_shows_examples(command: str) -> None:
     ended = tidegate(command, "-h")
     assert ended.status == 0
@@ -69,13 +70,13 @@ def test_no_colour_where_none_is_wanted(environ: dict[str, str]) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("pydantic", "kubernetes_asyncio", "aiohttp", "rich", "structlog")
+    heavy = {"pydantic", "kubernetes_asyncio", "aiohttp", "rich", "structlog"}
     code = (
         "import sys; sys.argv = ['tidegate', '--help']\n"
         "from autoscaler.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        f"print('heavy:', [name for name in {heavy} if name in sys.modules])"
+        f"print('heavy:', sorted({heavy} & {{name.partition('.')[0] for name in sys.modules}}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "heavy: []" in done.stdout
@@ -177,6 +178,10 @@ def test_the_environment_of_the_person_who_validates_does_not_matter() -> None:
         (["crd", "--name", "pods"], "'pods' is not one of 'inferenceworkloads', 'quotaledgers'"),
         (["run"], "Missing option '--config' / '-c'"),
         (["run", "-c", "no-such-file.yaml"], "no-such-file.yaml"),
+        (["doctor", "-A", "-n", "ml"], "exclude each other"),
+        (["doctor", "--service-account", "tidegate"], "write it as NAMESPACE/NAME"),
+        (["doctor", "-o", "xml"], "'xml' is not one of 'table', 'json', 'yaml'"),
+        (["doctor", "-c", "no-such-file.yaml"], "no-such-file.yaml"),
         (["frobnicate"], "No such command 'frobnicate'"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -213,3 +218,18 @@ def test_run_names_every_mistake_of_its_configuration_and_starts_nothing(tmp_pat
         f"{file}:1: tick: value 30 has no unit; write 30s for seconds; allowed: a duration from 200ms to 1m",
         f"{file}:2: api.port: value 0 is out of range; allowed: a whole number from 1 to 65535",
     ]
+
+
+def test_doctor_that_is_not_done_in_time_says_so_and_what_it_knows(tmp_path: Path) -> None:
+    """The API server takes the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{silent.getsockname()[1]}"}}
+        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        kubeconfig = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context]}
+        kubeconfig |= {"users": [{"name": "u", "user": {"token": "x"}}], "current-context": "x"}
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+        ended = installed("doctor", "--kubeconfig", str(tmp_path / "kubeconfig"), "--timeout", "1", "-o", "json")
+    assert ended.status == 4
+    told = yaml.safe_load(ended.out)
+    assert told["status"] == "timeout"
+    assert [each["check"] for each in told["findings"]] == ["configuration", "doctor"]

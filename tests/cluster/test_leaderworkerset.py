@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -120,7 +121,15 @@ async def test_a_kind_that_is_not_installed_is_named(message: str, reason: str, 
     workload = msgspec.convert({"metadata": {"name": "llama", "namespace": "ml", "uid": "u"}}, InferenceWorkload)
     contents = {"llama-1": {"leaderWorkerSet": EVERYTHING}}
     revisions = ScalableRevisions(
-        Absent(message, reason), workload, False, contents, lambda _: KIND, lambda _: None, lambda *_: None, 7
+        Absent(message, reason),
+        workload,
+        False,
+        contents,
+        lambda _: KIND,
+        lambda _: None,
+        lambda *_: None,
+        7,
+        lambda: asyncio.sleep(0),
     )
     with pytest.raises(NotFound) as caught:
         await revisions.have_replicas("llama-1", 3, seen=None)

@@ -12,7 +12,7 @@ import pytest
 
 from autoscaler.cluster.errors import ApiError, Conflict, Foreign, NotFound
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import REVISION_LABEL
+from autoscaler.cluster.resources import REVISION_LABEL, Service
 from autoscaler.cluster.traffic.service import ServiceTraffic
 from autoscaler.controller.backoff import trouble_of
 from autoscaler.controller.specs import Operator, resolve
@@ -29,6 +29,9 @@ class Services:
     def __init__(self) -> None:
         self.stored: dict[str, dict[str, Any]] = {}
         self._version = 0
+
+    def look(self, name: str) -> Service | None:
+        return msgspec.convert(self.stored[name], Service) if name in self.stored else None
 
     def put(self, body: Mapping[str, Any]) -> None:
         self._version += 1
@@ -53,7 +56,9 @@ class Services:
         elif method == "PATCH":
             if body["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
                 raise Conflict(f"{name} has been modified", 409)
-            self.put({**there, "spec": {"selector": {**there["spec"]["selector"], **body["spec"]["selector"]}}})
+            metadata = {**there["metadata"], "annotations": body["metadata"]["annotations"]}
+            selector = {**there["spec"]["selector"], **body["spec"]["selector"]}
+            self.put({"metadata": metadata, "spec": {"selector": selector}})
         return json.dumps(self.stored[name]).encode()
 
     def stream(self, path: str, params: Mapping[str, str], silence_s: float) -> AsyncIterator[bytes]:
@@ -81,7 +86,7 @@ def traffic(services: Services, workload: str, service: str | None = None) -> Se
     stored = msgspec.convert(body, InferenceWorkload)
     spec = resolve(stored, Operator(projects={"ml": "ml"}))
     assert isinstance(spec, WorkloadSpec), spec
-    return ServiceTraffic(services, stored, spec)
+    return ServiceTraffic(services, stored, spec, services.look, lambda _: None, epoch=1)
 
 
 async def test_a_service_that_serves_another_workload_is_refused_and_stays_as_it_is(services: Services) -> None:

@@ -26,7 +26,7 @@ from tests.cluster.copying import until
 from tests.cluster.fakeapi import NAMESPACE, FakeApi
 
 T = TypeVar("T")
-OPTIONAL = ("/scaledobjects", "/leaderworkersets")
+OPTIONAL = ("/scaledobjects", "/leaderworkersets", "/httproutes")
 ABSENT = NotFound("the server could not find the requested resource", 404)
 
 
@@ -186,9 +186,10 @@ def test_an_outage_that_ends_with_a_missing_kind_has_ended() -> None:
     assert [line["event"] for line in lines] == ["watch.failed", "watch.recovered"]
 
 
-def test_a_store_is_synced_and_follows_without_keda_and_leader_worker_set() -> None:
+@pytest.mark.parametrize("routes", [False, True], ids=["without routes", "with routes"])
+def test_a_store_is_synced_and_follows_without_keda_leader_worker_set_and_gateway_api(routes: bool) -> None:
     async def follow() -> Store:
-        store = Store(Server(), ("a", "b"), lambda: None)
+        store = Store(Server(), ("a", "b"), lambda: None, routes)
         running = asyncio.create_task(store.run())
         await asyncio.sleep(10)
         running.cancel()
@@ -199,6 +200,8 @@ def test_a_store_is_synced_and_follows_without_keda_and_leader_worker_set() -> N
     store = virtual_time.run(follow())
     assert store.synced
     assert store.follows("a")
+    assert len(store.http_routes) == (2 if routes else 0)
+    assert not store.knows_http_routes("a")
 
 
 async def test_a_kind_comes_and_goes_over_a_real_connection() -> None:

@@ -81,6 +81,13 @@ def _groups(**fields: Any) -> dict[str, Any]:
     return {"spec.serving.deployment": REMOVED, _GROUPS: kept}
 
 
+def _target(**fields: Any) -> dict[str, Any]:
+    """A StatefulSet of somebody else instead of a Deployment, with these fields."""
+    ref = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "llama", **fields}
+    kept = {key: value for key, value in ref.items() if value is not REMOVED}
+    return {"spec.serving.deployment": REMOVED, "spec.serving.targetRef": kept}
+
+
 REFUSALS = [
     # the name
     Refusal(
@@ -216,8 +223,26 @@ REFUSALS = [
     Refusal(
         "more than the whole KV cache",
         _scaling(metric="kv-cache", metricThreshold=80),
-        "metricThreshold 80 is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+        "metricThreshold 80 is no share of kv-cache; set a quantity above 0 and at most 1, e.g. 800m",
         at="metricThreshold",
+    ),
+    Refusal(
+        "eighty times all GPUs",
+        _scaling(metric="gpu-utilization", metricThreshold=80),
+        "metricThreshold 80 is no share of gpu-utilization; set a quantity above 0 and at most 1, e.g. 800m",
+        at="metricThreshold",
+    ),
+    Refusal(
+        "to zero on GPUs with nothing to wake it",
+        _scaling(minReplicas=0, metric="gpu_utilization", metricThreshold=80),
+        "activation is missing: metric gpu_utilization shows nothing at 0 replicas; set activation",
+        at="activation",
+    ),
+    Refusal(
+        "a percentile of a name that says one",
+        _scaling(signals=[{"metric": "inference_request_latency_p99", "threshold": 500, "percentile": 95}]),
+        "percentile 95 applies to the metrics latency, ttft and itl only, and metric is inference_request_latency_p99",
+        at="percentile",
     ),
     Refusal(
         "nothing of the KV cache",
@@ -229,7 +254,7 @@ REFUSALS = [
         "a metric name with a space",
         _scaling(metric="queue length"),
         "value 'queue length' is not of the right form; allowed: concurrency, queue, throughput",
-        "should match '^([a-zA-Z_:][a-zA-Z0-9_:]*|kv-cache)$'",
+        "should match '^([a-zA-Z_:][a-zA-Z0-9_:]*|[a-z]([-a-z0-9_]*[a-z0-9])?)$'",
     ),
     Refusal(
         "a metric name of 129 characters",
@@ -293,7 +318,7 @@ REFUSALS = [
     Refusal(
         "a signal that asks for more than the whole KV cache",
         _scaling(signals=[{"metric": "kv-cache", "threshold": 80}]),
-        "threshold 80 is no share of the KV cache; set a quantity above 0 and at most 1, e.g. 800m",
+        "threshold 80 is no share of kv-cache; set a quantity above 0 and at most 1, e.g. 800m",
         at="threshold",
     ),
     Refusal(
@@ -370,9 +395,27 @@ REFUSALS = [
     Refusal(
         "an activation without page",
         _scaling(activation={"metric": "waiting"}),
-        "is missing; allowed: lower-case letters, digits and -",
-        "Required value",
+        "page or metric is missing; set both (a page of the configuration and a series on it), or query",
         at="page",
+    ),
+    Refusal(
+        "an activation of nothing",
+        _scaling(activation={}),
+        "page or metric is missing; set both (a page of the configuration and a series on it), or query",
+        at="page",
+    ),
+    Refusal(
+        "an activation by a page and a query",
+        _scaling(activation={"page": "gateway", "metric": "waiting", "query": "gateway-pending"}),
+        "query stands beside page, metric or labels; remove query, or all of them",
+        at="query",
+    ),
+    Refusal(
+        "PromQL of a tenant",
+        _scaling(activation={"query": 'sum(x{namespace="a"})'}),
+        "is not of the right form; allowed: lower-case letters, digits, - and _",
+        "should match '^[a-z]([-a-z0-9_]*[a-z0-9])?$'",
+        at="query",
     ),
     Refusal(
         "an activation page given as a URL",
@@ -409,8 +452,67 @@ REFUSALS = [
     Refusal(
         "mode observe, which needs a target that exists anyway",
         {"spec.mode": "observe"},
-        "value 'observe' is not known; allowed: active, paused",
-        'supported values: "active", "paused"',
+        "mode observe writes nothing, so it needs an object that is there anyway; set serving.targetRef",
+    ),
+    Refusal(
+        "a mode that nobody knows",
+        {"spec.mode": "watch"},
+        "value 'watch' is not known; allowed: active, paused, observe",
+        'supported values: "active", "paused", "observe"',
+    ),
+    # an object of somebody else
+    Refusal(
+        "a Knative Service, which Knative scales",
+        _target(apiVersion="serving.knative.dev/v1", kind="Service"),
+        "kind Service is Knative's, which scales its revisions itself, and two that write one count never agree; "
+        "set autoscaling.knative.dev/min-scale, max-scale, metric and target on the Knative Service, or move its pod "
+        "template to serving.deployment",
+        at="targetRef.kind",
+    ),
+    Refusal("a target without a name", _target(name=REMOVED), "is missing", "Required value", at="targetRef.name"),
+    Refusal(
+        "a target of a group without a version",
+        _target(apiVersion="apps"),
+        "value 'apps' is not of the right form; allowed: a group and a version such as apps/v1",
+        "should match",
+        at="targetRef.apiVersion",
+    ),
+    Refusal(
+        "a target's kind in small letters",
+        _target(kind="statefulset"),
+        "value 'statefulset' is not of the right form; allowed: letters and digits, starting with a capital letter",
+        "should match",
+        at="targetRef.kind",
+    ),
+    Refusal(
+        "a Service for a target",
+        {**_target(), "spec.traffic": {"service": "llama"}},
+        "traffic.service is for replicas of ours; whoever made a targetRef's object routes to it: remove it",
+        at="traffic.service",
+    ),
+    Refusal(
+        "a deletion policy for a target",
+        {**_target(), "spec.deletionPolicy": "Delete"},
+        "deletionPolicy is for objects of ours; the one of targetRef always stays: remove it",
+        at="deletionPolicy",
+    ),
+    Refusal(
+        "a time-out of the first revision of a target",
+        {**_target(), "spec.serving.initializationTimeoutSeconds": 60},
+        "initializationTimeoutSeconds is for a first revision, and a targetRef has none; remove it",
+        at="initializationTimeoutSeconds",
+    ),
+    Refusal(
+        "initial replicas of a target",
+        {**_target(), f"{_SCALING}.initialReplicas": 2},
+        "initialReplicas is for a first start, and the object of targetRef has a count already; remove it",
+        at="initialReplicas",
+    ),
+    Refusal(
+        "a target that is stopped and observed",
+        {**_target(), "spec.mode": "observe", "spec.desiredPhase": "Stopped"},
+        "desiredPhase Stopped takes all replicas away, and mode observe writes nothing; set mode active",
+        at="desiredPhase",
     ),
     Refusal(
         "an engine that nobody reads",
@@ -449,11 +551,15 @@ REFUSALS = [
         'unknown field "spec.autoscaling.minReplica"',
     ),
     # serving
-    Refusal("no kind of serving", {"spec.serving.deployment": REMOVED}, "serving has no kind; set deployment"),
+    Refusal(
+        "no kind of serving",
+        {"spec.serving.deployment": REMOVED},
+        "serving has no kind; set deployment, leaderWorkerSet or targetRef",
+    ),
     Refusal(
         "two kinds of serving",
         {_GROUPS: {"size": 2, "workerTemplate": _template()}},
-        "serving has two kinds; remove deployment or leaderWorkerSet",
+        "serving has two kinds; keep one of deployment, leaderWorkerSet and targetRef",
     ),
     Refusal(
         "a group without size",

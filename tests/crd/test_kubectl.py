@@ -111,4 +111,4 @@ def test_the_template_is_kept_as_written(crds: Cluster, namespace: str) -> None:
 def test_explain_names_ranges_and_defaults(crds: Cluster) -> None:
     text = crds.kubectl("explain", "iw.spec.autoscaling")
     assert "Never fewer (default 1). 0 allows scale to zero." in " ".join(text.split())
-    assert "observe" not in crds.kubectl("explain", "iw.spec.mode")
+    assert "observe (with targetRef)" in " ".join(crds.kubectl("explain", "iw.spec.mode").split())

@@ -17,7 +17,7 @@ _COUNTS = st.integers(0, 4)
 _POSITIVE = st.integers(1, 4)
 _THRESHOLDS = st.sampled_from([-1, 0, 1, 2, "-1", "0", "0.8", "800m", "1", "1.5", "2k", "1e3", "x", "", "+1"])
 _SIGNALS = st.fixed_dictionaries(
-    {"metric": st.sampled_from(["concurrency", "latency", "kv-cache", "my_queue"])},
+    {"metric": st.sampled_from(["concurrency", "latency", "kv-cache", "my_queue", "nim_time_to_first_token"])},
     optional={
         "threshold": _THRESHOLDS,
         "percentile": st.sampled_from([1, 99.9, 100]),
@@ -31,13 +31,26 @@ _BLOCKS = st.fixed_dictionaries(
         "maxReplicas": _POSITIVE,
         "initialReplicas": _COUNTS,
         "activationReplicas": _POSITIVE,
-        "metric": st.sampled_from(["concurrency", "throughput", "latency", "kv-cache", "my_queue"]),
+        "metric": st.sampled_from(
+            [
+                "concurrency",
+                "throughput",
+                "latency",
+                "kv-cache",
+                "my_queue",
+                "gpu-utilization",
+                "nim_request_concurrency",
+            ]
+        ),
         "metricThreshold": _THRESHOLDS,
         "signals": st.lists(_SIGNALS, max_size=3),
         "metricThresholdPercentage": st.sampled_from([1, 70, 72.5, 100]),
         "scaleToZeroRetentionSeconds": st.sampled_from([0, 300]),
         "concurrencyHardLimit": st.sampled_from([0, 4]),
-        "activation": st.just({"page": "gateway", "metric": "waiting"}) | st.none(),
+        "activation": st.fixed_dictionaries(
+            {}, optional={"page": st.just("gateway"), "metric": st.just("waiting"), "query": st.just("pending")}
+        )
+        | st.none(),
     },
 )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autoscaler.model.workload import KpaParameters
-from autoscaler.settings.config import Config, Section
+from autoscaler.settings.config import Config
 from autoscaler.settings.load import parse
+from autoscaler.settings.section import Section
 from autoscaler.wiring import NEEDS_RESTART, waits_for_restart
 from tests.scaling.test_decision import Timeline, workload
 
@@ -17,13 +18,16 @@ TAKEN = {
     "scrape.max_page_size",
     "scrape.pages_per_second",
     "prometheus",
+    "queries",
     "log.level",
+    "metrics.republish",
     "writes.budget_per_second",
     "defaults",
     "kpa",
     "projects",
     "activation_pages",
     "ceilings",
+    "target_kinds",
 }
 WHOLE = {"defaults", "kpa", "ceilings", "prometheus"}  # handed over as one value
 

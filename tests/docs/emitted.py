@@ -13,6 +13,7 @@ from autoscaler.api.board import Board, Leader, Totals
 from autoscaler.api.exposition import families, render
 from autoscaler.controller import events
 from autoscaler.model.decision import Grant, Rule, ScalingDecision, SignalInput
+from autoscaler.model.foreign import Measure
 from autoscaler.model.report import ConditionReport, Counts, CycleReport, QuotaReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
 from autoscaler.model.signal import Quality, SignalSpec
@@ -100,7 +101,7 @@ def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def _board() -> Board:
-    totals = Totals({("GET", "200"): 1}, "api", {"ok": 1}, 0.1, 1.0, 0)
+    totals = Totals({("GET", "200"): 1}, "api", {"ok": 1}, 0.1, 1.0, 0, answers={"ok": 1})
     board = Board(2.0, lambda: 0.0, lambda: True, lambda: Leader("tidegate", "pod", 1), lambda: totals, "0.0.0")
     board.take(CycleReport(1.0, workloads={KEY: _workload()}, quota=(QuotaReport("ml-team", "default", GPU, 12, 2),)))
     return board
@@ -120,6 +121,7 @@ def _workload() -> WorkloadReport:
         decision=ScalingDecision(1.0, 1, 2, Rule.POLICY, 2, inputs=(signal,)),
         grant=Grant(KEY, 2, 2),
         scaled=(1, 2),
+        measures=dict.fromkeys(Measure, 1.0),
     )
 
 

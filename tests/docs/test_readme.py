@@ -46,7 +46,8 @@ GET = "kubectl get iw -n ml-team"
 SCALE = "kubectl scale iw llama-3-8b -n ml-team --replicas=3"
 UNSET = """kubectl patch iw llama-3-8b -n ml-team --type=merge -p '{"spec":{"replicas":null}}'"""
 UNINSTALL = "helm uninstall tidegate -n tidegate-system"
-ON_A_CLUSTER = [INSTALL, CREATE, APPLY, GET, SCALE, UNSET, UNINSTALL]  # in this order
+DOCTOR = ".venv/bin/tidegate doctor -n ml-team --service-account tidegate-system/tidegate"
+ON_A_CLUSTER = [INSTALL, CREATE, APPLY, GET, SCALE, UNSET, UNINSTALL, DOCTOR]  # in this order, but for the last
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -99,7 +100,7 @@ def test_the_output_of_the_demo_is_from_a_run() -> None:
 
 
 def test_the_manifests_are_the_shipped_examples() -> None:
-    whole, zero, several, groups, projects = blocks("yaml")
+    whole, zero, several, queries, groups, projects = blocks("yaml")
     examples = ROOT / "config" / "examples"
     assert whole == (examples / "llama-3-8b.yaml").read_text()
     for block, name in ((zero, "scale-to-zero.yaml"), (several, "several-signals.yaml")):
@@ -110,6 +111,8 @@ def test_the_manifests_are_the_shipped_examples() -> None:
     for part in ("leaderTemplate", "workerTemplate"):
         shown[part] = nodes[part]
     assert shown == nodes, "but for the templates, which it leaves out"
+    with_prometheus = yaml.safe_load((examples / "prometheus.yaml").read_text())
+    assert yaml.safe_load(queries) == {"queries": with_prometheus["queries"]}
     configuration = yaml.safe_load((examples / "config.yaml").read_text())
     assert yaml.safe_load(projects) == {"projects": configuration["projects"]}
 
@@ -178,6 +181,20 @@ class Tour:
         assert program == "kubectl"
         return self.cluster.kubectl(*arguments)
 
+    def doctor(self, command: str, directory: Path) -> str:
+        """With a kubeconfig of an administrator, whatever it finds."""
+        _, *arguments = words(command.replace("tidegate-system", self.system).replace("ml-team", self.team))
+        cluster = {"server": self.cluster.url, "certificate-authority": str(self.cluster.ca_path)}
+        kubeconfig = {
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": self.cluster.admin_token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        (directory / "admin.yaml").write_text(yaml.safe_dump(kubeconfig))
+        files = ["--kubeconfig", str(directory / "admin.yaml"), "-c", str(directory / "config.yaml")]
+        return run([str(Path(sys.executable).with_name("tidegate")), *arguments, *files]).stdout
+
     def apply(self, command: str) -> Workload:
         """`kubectl apply -f FILE` with the file's namespace renamed; the project keeps its name."""
         *_, flag, file = words(command)
@@ -218,7 +235,15 @@ def serving(tour: Tour, tmp_path: Path) -> Iterator[None]:
             print(f"--- daemon\n{daemon.log()[-6000:]}")
 
 
-def test_the_quick_start_does_what_it_shows(tour: Tour, serving: None) -> None:
+def test_the_output_of_the_doctor_is_from_a_run() -> None:
+    """That run is held to the golden text by tests/e2e/test_doctor.py."""
+    golden = (ROOT / "tests" / "e2e" / "data" / "doctor-sick.txt").read_text().replace("NAMESPACE", "ml-team")
+    for part in blocks("text")[2].split("…\n"):
+        _, found, golden = golden.partition(part)
+        assert found, f"the doctor does not print this (any more), in this order:\n{part}"
+
+
+def test_the_quick_start_does_what_it_shows(tour: Tour, serving: None, tmp_path: Path) -> None:
     cluster = tour.cluster
     deployment = f"/apis/apps/v1/namespaces/{tour.system}/deployments/tidegate"
     cluster.wait_for(lambda: cluster.get(deployment)["status"]["readyReplicas"] == 2, "the installed daemon's pods")
@@ -236,6 +261,10 @@ def test_the_quick_start_does_what_it_shows(tour: Tour, serving: None) -> None:
     workload.wait_condition("ManualReplicas", "True")
     tour.run(UNSET)
     workload.wait_condition("ManualReplicas", "False")
+
+    told = tour.doctor(DOCTOR, tmp_path)
+    assert "rights ServiceAccount" in told
+    assert f"pages {tour.team}/llama-3-8b: concurrency: shown by" in told, told
 
     tour.run(UNINSTALL)
     assert cluster.request("GET", deployment)[0] == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +133,40 @@ def lowers(exchange: Exchange) -> bool:
         return False
     replicas = exchange.json()["status"].get("record", {}).get("replicas")
     return replicas is not None and replicas < 4
+
+
+def test_a_selector_that_an_earlier_leader_sent_arrives_too_late(
+    cluster: Cluster, namespace: str, servers: ModelServers, pair: Pair
+) -> None:
+    workload = busy(cluster, namespace, servers)
+    revision, path = workload.status()["currentRevision"], f"/api/v1/namespaces/{namespace}/services/llama"
+
+    def selected() -> str:
+        return str(cluster.get(path)["spec"]["selector"]["tidegate.dev/revision"])
+
+    held = pair.proxies[0].arm(Rule(Hold(), methods=("PATCH",), path="/services/llama$"))
+    drift = {"spec": {"selector": {"tidegate.dev/revision": "llama-00000000"}}}
+    assert cluster.request("PATCH", path, drift, content_type="application/merge-patch+json")[0] == 200
+    late = held.wait_struck(timeout_s=30)  # the repair
+    os.kill(pair.first.pid, signal.SIGSTOP)
+    # the second one may stamp, and not repair: so only the stamp stands between the late write and the Service
+    repair = pair.proxies[1].arm(
+        Rule(Hold(), methods=("PATCH",), path="/services/llama$", where=lambda each: "spec" in each.json(), times=None)
+    )
+    pair.wait_second_leads()
+    cluster.wait_for(
+        lambda: cluster.get(path)["metadata"]["annotations"]["tidegate.dev/epoch"] == "2", "the stamp of the second one"
+    )
+    held.release()
+    held.wait_over()
+    assert late.server_status == 409
+    assert selected() == "llama-00000000"
+    repair.release()
+    cluster.wait_for(lambda: selected() == revision, "the second one to repair it")
+    written = [
+        each.path.rpartition("/")[2] for each in pair.writes(1) if re.search("/(services|deployments)/", each.path)
+    ]
+    assert written[:2] == ["llama", revision]  # what directs traffic is stamped first
 
 
 def test_a_partition_leaves_the_side_that_reaches_the_api_server_in_charge(

@@ -16,6 +16,7 @@ from tests.e2e.workload import Workload, manifest
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.modelserver import ModelServers
 from tests.realcluster.prometheus import Prometheus
+from tests.realcluster.prometheus_proxy import PrometheusProxy
 
 AUTOSCALING = {"minReplicas": 1, "maxReplicas": 12, "metric": "concurrency", "metricThreshold": 10}
 # a replica's target more or less at a time, so that the time that the way takes is not a difference of many replicas
@@ -101,13 +102,7 @@ def test_without_prometheus_nothing_is_lowered_and_it_is_said_why(
     cluster: Cluster, namespace: str, servers: ModelServers, prometheus: Prometheus, start_daemon: StartDaemon
 ) -> None:
     daemon = start_daemon(**by_prometheus(prometheus))
-    servers.set_load(namespace, "llama", concurrency=25, slots=100)
-    workload = Workload(cluster, namespace, manifest("llama", AUTOSCALING))
-    workload.wait_replicas(4)
-    workload.wait_ready(4)
-    cluster.wait_for(lambda: len(prometheus.query("vllm:num_requests_running")) == 4, "samples of all pods")
-    time.sleep(7)  # a stable window in which all of them are known
-    workload.wait_condition("Fallback", "False", "MetricsFresh")
+    workload = busy_by_prometheus(cluster, namespace, servers, prometheus)
     prometheus.kill()
     assert "Prometheus: refused" in workload.wait_condition("Fallback", "True", "ScaleDownHeld")
     servers.set_load(namespace, "llama", concurrency=0, slots=100)
@@ -123,3 +118,58 @@ def test_without_prometheus_nothing_is_lowered_and_it_is_said_why(
     servers.set_load(namespace, "llama", concurrency=6, slots=100)
     workload.wait_replicas(1, timeout_s=60)
     assert len(daemon.log_lines("prometheus.recovered")) == 1
+
+
+def test_a_slow_prometheus_is_one_that_is_away_until_its_answers_come_in_time(
+    cluster: Cluster, namespace: str, servers: ModelServers, prometheus: Prometheus, start_daemon: StartDaemon
+) -> None:
+    with PrometheusProxy(prometheus.url) as proxy:
+        config = by_prometheus(prometheus)
+        config["prometheus"] |= {"url": proxy.url, "timeout": "2s"}
+        daemon = start_daemon(**config)
+        workload = busy_by_prometheus(cluster, namespace, servers, prometheus)
+        lost, found = (len(workload.events(reason)) for reason in ("MetricsUnavailable", "MetricsRecovered"))
+        proxy.delay_s = 5.0
+        assert "Prometheus: time-out" in workload.wait_condition("Fallback", "True", "ScaleDownHeld")
+        servers.set_load(namespace, "llama", concurrency=0, slots=100)
+        assert workload.never(4, 12) == {4}
+        servers.set_load(namespace, "llama", concurrency=25, slots=100)
+        proxy.delay_s = 0.6  # slow, and in time
+        workload.wait_condition("Fallback", "False", "MetricsFresh")
+        workload.never(4, 7)
+        cluster.wait_for(lambda: len(workload.events("MetricsRecovered")) == found + 1, "the recovery to be told")
+        assert len(workload.events("MetricsUnavailable")) == lost + 1
+        servers.set_load(namespace, "llama", concurrency=46, slots=100)
+        workload.wait_replicas(7)
+        assert [line["reason"] for line in daemon.log_lines("prometheus.failed")] == ["time-out"]
+
+
+def test_restarted_with_holes_under_changing_load_it_lowers_nothing_that_the_load_needs(
+    cluster: Cluster, namespace: str, servers: ModelServers, prometheus: Prometheus, start_daemon: StartDaemon
+) -> None:
+    """Its samples are kept; what happened while it was away is not among them."""
+    start_daemon(**by_prometheus(prometheus))
+    workload = busy_by_prometheus(cluster, namespace, servers, prometheus)
+    for hole_s, concurrency, needs in ((1.0, 25, 4), (8.0, 46, 7), (2.0, 46, 7), (4.0, 25, 4), (8.0, 46, 7)):
+        prometheus.kill()
+        servers.set_load(namespace, "llama", concurrency=concurrency, slots=200)  # that nobody sees yet
+        before = workload.replicas()
+        assert min(workload.never(min(before, needs), hole_s)) == before, "nothing is seen, so nothing moves"
+        prometheus.start()
+        workload.wait_replicas(needs, timeout_s=60)
+        workload.never(needs, 5)
+    workload.wait_condition("Fallback", "False", "MetricsFresh")
+    servers.set_load(namespace, "llama", concurrency=6, slots=200)
+    workload.wait_replicas(1, timeout_s=60)
+
+
+def busy_by_prometheus(cluster: Cluster, namespace: str, servers: ModelServers, prometheus: Prometheus) -> Workload:
+    """A workload of four replicas under a load that needs four, seen for longer than a stable window."""
+    servers.set_load(namespace, "llama", concurrency=25, slots=200)
+    workload = Workload(cluster, namespace, manifest("llama", AUTOSCALING))
+    workload.wait_replicas(4)
+    workload.wait_ready(4)
+    cluster.wait_for(lambda: len(prometheus.query("vllm:num_requests_running")) == 4, "samples of all pods")
+    time.sleep(7)
+    workload.wait_condition("Fallback", "False", "MetricsFresh")
+    return workload

@@ -125,3 +125,15 @@ def test_a_broken_file_leaves_the_last_good_one_and_its_repair_is_told_once(
     assert time.monotonic() - started < APPLIED_WITHIN_S
     assert len(mounted.daemon.log_lines("config.recovered")) == 1
     assert "refused" not in mounted.daemon.get("/readyz")[1]
+
+
+def test_what_is_republished_ends_and_begins_again_with_the_switch(
+    cluster: Cluster, namespace: str, mounted: Mounted
+) -> None:
+    Workload(cluster, namespace, manifest("llama", {"minReplicas": 1}))
+    series = f'replica_count{{namespace="{namespace}",workload="llama"}}'
+    mounted.wait_for(lambda: mounted.value(series) == 1, "the series")
+    mounted.change(metrics={"republish": False})
+    mounted.wait_for(lambda: mounted.value(series) is None, "it to end")
+    mounted.change(metrics={"republish": True})
+    mounted.wait_for(lambda: mounted.value(series) == 1, "it to begin again")

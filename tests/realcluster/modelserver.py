@@ -98,9 +98,11 @@ class ModelServers:
         service_time_s: float = 1.0,
         prompt_tokens: int = 100,
         output_tokens: int = 50,
+        slowdown: float = 0.0,
+        refuses: bool = False,
     ) -> float:
         """Offer this load from now on, instead of any other; returns the instant just before. See load.Offer."""
-        offer = Offer(rps, concurrency, slots, service_time_s, prompt_tokens, output_tokens)
+        offer = Offer(rps, concurrency, slots, service_time_s, prompt_tokens, output_tokens, slowdown, refuses)
         before = time.time()
         self._ask("POST", "/load", {"namespace": namespace, "workload": workload, **asdict(offer)})
         return before
@@ -122,7 +124,8 @@ class ModelServers:
 
     def state(self) -> dict[str, Any]:
         """Per "namespace/workload": pods → {running, waiting, served, listening, fault}, gateway_pending,
-        gateway_total, lost: requests that were in flight on pods that went away, and worker_pages: how often a page of
+        gateway_total, lost: requests that were in flight on pods that went away, refused: those that found a full
+        cache, slowest_s: what the slowest finished one took, and worker_pages: how often a page of
         a group's worker was asked for, which gets no request and shows 50 all the same."""
         answer: dict[str, Any] = self._ask("GET", "/state")
         return answer

@@ -20,6 +20,7 @@ from tests.realcluster.modelserver_watch import Pod, PodWatch
 TICK_S: Final = 0.02
 HISTORY: Final = 200_000
 WORKER_SHOWS: Final = 50  # requests running
+POD_HEADER: Final = "X-Served-By"  # the pod that answered
 _TEXT: Final = "text/plain"
 
 Key = tuple[str, str]  # namespace, workload
@@ -141,7 +142,13 @@ class Fleet:
                 }
                 for pod, replica in sorted(load.replicas.items())
             }
-            counts = {"gateway_pending": len(load.gateway), "gateway_total": load.gateway_total, "lost": load.lost}
+            counts = {
+                "gateway_pending": len(load.gateway),
+                "gateway_total": load.gateway_total,
+                "lost": load.lost,
+                "refused": load.refused,
+                "slowest_s": load.slowest_s,
+            }
             answer[f"{namespace}/{name}"] = {"pods": pods, "worker_pages": workload.worker_pages, **counts}
         return answer
 
@@ -161,7 +168,13 @@ class Fleet:
         return self.workload((pod.namespace, pod.workload))
 
     async def _open(self, pod: Pod) -> None:
-        server = web.Server(lambda request: self._answer(pod, request), handler_cancellation=True, access_log=None)
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            response = await self._answer(pod, request)
+            if not response.prepared:
+                response.headers[POD_HEADER] = pod.name
+            return response
+
+        server = web.Server(answer, handler_cancellation=True, access_log=None)
         try:
             socket = await asyncio.get_running_loop().create_server(server, pod.ip, pod.port)
         except OSError:
@@ -185,7 +198,7 @@ class Fleet:
         if request.path == "/metrics":
             return await self._metrics(pod, workload, replica, request)
         if request.path == "/v1/completions" and request.method == "POST":
-            return await self._complete(workload, replica, request)
+            return await self._complete(pod, workload, replica, request)
         return web.Response(status=404)
 
     async def _metrics(
@@ -205,22 +218,36 @@ class Fleet:
             workload.record(pod.name, now)
         return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _complete(self, workload: Workload, replica: Replica, request: web.BaseRequest) -> web.StreamResponse:
-        """A completion, streamed or whole, that takes its turn in the replica's queue."""
+    async def _complete(
+        self, pod: Pod, workload: Workload, replica: Replica, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        """A completion, streamed or whole, that takes its turn in the replica's queue; cut when its client goes."""
         asked = json.loads(await request.read() or b"{}")
         finished = asyncio.Event()
-        mine = Request(0.0, finished.set)
+        mine = Request(0.0, finished.set, tokens=asked.get("max_tokens") or None)
         workload.load.advance(self._clock())
         replica.add(mine, self._clock())
-        if not asked.get("stream"):
+        try:
+            if asked.get("stream"):
+                return await self._stream(pod, replica, mine, finished, request)
             await finished.wait()
-            return web.json_response(_completion("token " * replica.offer.output_tokens, "stop"))
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            if mine.refused:
+                return web.Response(status=503)
+            return web.json_response(_completion("token " * (mine.tokens or replica.offer.output_tokens), "stop"))
+        finally:
+            replica.abort(mine, self._clock())  # nothing where it has finished
+
+    async def _stream(
+        self, pod: Pod, replica: Replica, mine: Request, finished: asyncio.Event, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        if mine.refused:
+            return web.Response(status=503)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", POD_HEADER: pod.name})
         await response.prepare(request)
-        pause_s = replica.offer.service_time_s * (1 - PREFILL_SHARE) / replica.offer.output_tokens
         while not finished.is_set():
             if mine in replica.running:
                 await response.write(f"data: {json.dumps(_completion('token ', None))}\n\n".encode())
+            pause_s = mine.service_s * (1 - PREFILL_SHARE) / (mine.tokens or replica.offer.output_tokens)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), max(pause_s, TICK_S))
         await response.write(f"data: {json.dumps(_completion('', 'stop'))}\n\ndata: [DONE]\n\n".encode())

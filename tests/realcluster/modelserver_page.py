@@ -40,6 +40,7 @@ def vllm_page(replica: Replica, now: float, model: str, fault: PageFault = PageF
     lines = ["# SYNTHETIC page of an imitated vLLM server"]
     for quantity, source in ENGINES[Engine.VLLM].sources.items():
         lines += _family(source, [_shown(quantity, replica, now), *_nothing(quantity, ranks - 1)], model)
+    lines += ["# TYPE imitation:requests_refused_total counter", f"imitation:requests_refused_total {replica.refused}"]
     page = "\n".join(lines) + "\n" + _filler(model, ranks)
     return _spoilt(page, fault).encode()
 

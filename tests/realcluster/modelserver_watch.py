@@ -12,6 +12,7 @@ from typing import Any, Final
 import aiohttp
 
 WORKLOAD_LABEL: Final = "tidegate.dev/workload"
+OTHERS_LABEL: Final = "modelserver.test/workload"  # the same on pods that Tidegate did not make
 WORKER_LABEL: Final = "leaderworkerset.sigs.k8s.io/worker-index"  # "0" is the leader of its group
 PORT_ANNOTATION: Final = "modelserver.test/port"
 DEFAULT_PORT: Final = 8000
@@ -54,7 +55,7 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
-        workload=metadata.get("labels", {}).get(WORKLOAD_LABEL, ""),
+        workload=_workload_of(body),
         ip=status.get("podIP", ""),
         port=int(annotated or (ports[0] if ports else DEFAULT_PORT)),
         ready=conditions.get("Ready") == "True",
@@ -62,6 +63,11 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         failed=status.get("phase") in ("Failed", "Succeeded"),
         worker=metadata.get("labels", {}).get(WORKER_LABEL, "0") != "0",
     )
+
+
+def _workload_of(body: Mapping[str, Any]) -> str:
+    labels: Mapping[str, str] = body["metadata"].get("labels", {})
+    return labels.get(WORKLOAD_LABEL) or labels.get(OTHERS_LABEL, "")
 
 
 class PodWatch:
@@ -88,10 +94,10 @@ class PodWatch:
 
     async def _list(self, session: aiohttp.ClientSession, url: str) -> str:
         timeout = aiohttp.ClientTimeout(total=10)
-        async with session.get(url, params={"labelSelector": WORKLOAD_LABEL}, timeout=timeout) as response:
+        async with session.get(url, timeout=timeout) as response:
             response.raise_for_status()
             body = await response.json()
-        self.pods = {pod.uid: pod for pod in map(pod_of, body["items"])}
+        self.pods = {pod.uid: pod for pod in map(pod_of, body["items"]) if pod.workload}
         self.changed.set()
         return str(body["metadata"]["resourceVersion"])
 
@@ -99,8 +105,7 @@ class PodWatch:
         """Apply events until the watch ends or says that the version is gone."""
         options = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(_WATCH_S)}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_WATCH_S + 10)
-        params = {"labelSelector": WORKLOAD_LABEL, **options}
-        async with session.get(url, params=params, timeout=timeout) as response:
+        async with session.get(url, params=options, timeout=timeout) as response:
             response.raise_for_status()
             async for line in _lines(response):
                 event = json.loads(line)
@@ -109,7 +114,7 @@ class PodWatch:
                 pod = pod_of(event["object"])
                 if event["type"] == "DELETED":
                     self.pods.pop(pod.uid, None)
-                else:
+                elif pod.workload:
                     self.pods[pod.uid] = pod
                 self.changed.set()
 

@@ -32,7 +32,8 @@ WORKLOAD_LABEL = "__meta_kubernetes_pod_labelpresent_tidegate_dev_workload"
 
 
 class Prometheus:
-    """One process. `web`: its own web configuration (TLS, users), if any. `more_jobs`: what to scrape besides pods."""
+    """One process. `web`: its own web configuration (TLS, users), if any. `more_jobs`: what to scrape besides pods.
+    `limits`: of every scrape, e.g. body_size_limit, of which Prometheus has none by default."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Prometheus:
         interval_s: float = 1.0,
         web: Mapping[str, Any] | None = None,
         more_jobs: Sequence[Mapping[str, Any]] = (),
+        limits: Mapping[str, Any] | None = None,
     ) -> None:
         directory.mkdir(parents=True)
         (self._port,) = free_ports(1)
@@ -51,6 +53,7 @@ class Prometheus:
         (directory / "token").write_text(cluster.admin_token)
         document = _document(cluster, namespace, directory / "token", interval_s)
         document["scrape_configs"] += more_jobs
+        document["global"] |= limits or {}
         (directory / "prometheus.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
         (directory / "web.yaml").write_text(yaml.safe_dump(dict(web or {})))
         self.process = Process("prometheus", self._command(cluster.programs["prometheus"], directory), directory)

@@ -82,7 +82,7 @@ def test_all_that_is_missing_is_said_in_one_sentence_with_the_way_out(tmp_path: 
     text = str(caught.value)
     assert text.startswith("the control plane is not built (kube-apiserver, kube-controller-manager, kube-scheduler")
     assert "etcd" not in text
-    assert text.endswith("run `python -m tests.realcluster.assets` once, about 12 min on two cores")
+    assert text.endswith("run `python -m tests.realcluster.assets` once, about 15 min on two cores")
 
 
 def test_other_flags_are_another_program(tmp_path: Path) -> None:
@@ -105,4 +105,7 @@ def test_versions_stand_in_go_mod_alone() -> None:
         "lws-controller-manager": "v0.9.0",
         "lws-manifests": "v0.9.0",
         "prometheus": "v0.314.0",
+        "envoy-gateway": "v1.9.0",
+        "gateway-api-crds": "v1.6.1",
+        "envoy-gateway-crds": "v1.9.0",
     }

@@ -19,6 +19,8 @@ from rollouts.machine import (
     SaveRevision,
     Select,
     Stamp,
+    Step,
+    Weigh,
     step,
 )
 from rollouts.record import Phase, Record
@@ -257,3 +259,10 @@ def test_the_record_is_saved_before_anything_is_done() -> None:
     with pytest.raises(ConnectionError):
         world.cycle(3)
     assert (world.record.current, world.saved, world.replicas) == (FIRST.name, set(), {})
+
+
+def test_commands_of_updates_need_their_ports() -> None:
+    world = World()
+    todo = Step(world.record, (Weigh(10, 0),))
+    with pytest.raises(RuntimeError, match="updates are not wired"):
+        asyncio.run(Driver(world, world, world, lambda _: True).run(world.record, todo))

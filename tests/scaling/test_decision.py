@@ -236,6 +236,17 @@ def test_a_hole_in_the_samples_lowers_nothing_until_it_has_left_the_windows() ->
     assert timeline.run(20, 25.0).desired == 4
 
 
+def test_a_second_without_a_sample_is_not_a_second_of_nothing() -> None:
+    """A daemon that is short of CPU sleeps through one now and then; a sixth of a short window is a replica."""
+    timeline = Timeline(workload(), 1)
+    timeline.run(12, 27.0)
+    assert timeline.replicas == 4
+    for _ in range(4):
+        timeline.now += 1.0
+        decision = timeline.run(2, 27.0)
+        assert (decision.desired, decision.inputs[0].stable) == (4, 27.0)
+
+
 def test_shares_that_were_missing_lower_nothing_until_they_have_left_the_windows() -> None:
     timeline = Timeline(workload(), 1)
     timeline.run(12, 25.0)

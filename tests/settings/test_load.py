@@ -80,6 +80,8 @@ REFUSED = [
     ("writes: {budgetPerSecond: 1001}", "writes.budgetPerSecond: value 1001 is out of range"),
     # closed sets
     ("log: {level: no}", "log.level: value 'no' is not known; allowed: debug, info, warning, error"),
+    ("metrics: {republish: yes}", "metrics.republish: value 'yes' is not true or false"),
+    ("metrics: {republish: 1}", "metrics.republish: value 1 is not true or false"),
     ("log: {format: text}", "log.format: value 'text' is not known; allowed: auto, json, console"),
     ("defaults: {mode: observe}", "defaults.mode: value 'observe' is not known; allowed: active, paused"),
     ("defaults: {priority: 3}", "defaults.priority: value 3 is not known; allowed: very-low, low"),
@@ -154,6 +156,39 @@ REFUSED = [
     ("prometheus: {labels: {pod: le}}", "prometheus.labels.pod: value 'le' is taken"),
     ("prometheus: {labels: {pod: 'a-b'}}", "allowed: letters, digits and _, not starting with a digit"),
     ("prometheus: {match: {'a-b': x}}", "prometheus.match"),
+    ("queries: {a: {query: sum(b)}}", "prometheus.url: is not set, and queries need it; set it"),
+    (
+        "{prometheus: {url: http://x}, queries: {concurrency: {query: sum(b)}}}",
+        "queries.concurrency: the name concurrency is a signal; allowed: another one",
+    ),
+    (
+        "{prometheus: {url: http://x}, queries: {gpu_utilization: {query: sum(b)}}}",
+        "queries.gpu_utilization: the name gpu_utilization is another name of a signal; allowed: another one",
+    ),
+    ("queries: {'A b': {query: sum(b)}}", "allowed: lower-case letters, digits, - and _, starting with a letter"),
+    ("queries: {a: {query: ''}}", "queries.a.query"),
+    ("queries: {a: {}}", "queries.a.query: is missing"),
+    ("queries: {a: {query: sum(b), shape: mean}}", "queries.a.shape: value 'mean' is not known; allowed: total, level"),
+    ("queries: {a: {query: sum(b), interval: 10m}}", "queries.a.interval: value '10m' is out of range; allowed: a dur"),
+    (
+        "queries: {a: {query: 'x{a=\"{node}\"}'}}",
+        "queries.a.query: {node} is no placeholder; allowed: {namespace}, {pods}, {revision}, {workload}",
+    ),
+    ("queries: {a: {query: 'x{a=\"{pods}\"}'}}", "queries.a.query: {pods} is several names; write label=~"),
+    (
+        "queries: {a: {query: sum(tidegate_signal_value)}}",
+        "tidegate_signal_value is a series of Tidegate's own, which would feed its decisions back; allowed: PromQL",
+    ),
+    (
+        "{prometheus: {url: http://x}, queries: {" + ", ".join(f"q{n}: {{query: b}}" for n in range(65)) + "}}",
+        "queries: value (a mapping) is out of range",
+    ),
+    (
+        "defaults: {autoscaling: {metric: kv-cash, metricThreshold: 1}}",
+        "defaults.autoscaling.metric: value 'kv-cash' is no signal and no query; allowed: concurrency, queue",
+    ),
+    ("prometheus: {dcgm: {labels: {pod: exported_namespace}}}", "prometheus.dcgm.labels.pod: value"),
+    ("prometheus: {dcgm: {scrapeInterval: 1h}}", "prometheus.dcgm.scrapeInterval: value '1h' is out of range"),
     ("signals: {source: prometheus}", "prometheus.url: is not set, and signals.source is prometheus; set it"),
     ("signals: {source: both}", "signals.source: value 'both' is not known; allowed: pods, prometheus"),
     ("ceilings: {maxReplicas: 0}", "ceilings.maxReplicas: value 0 is out of range; allowed: a whole number from 1"),

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from autoscaler.model.workload import KpaParameters
-from autoscaler.settings.config import Config, Section, json_schema
+from autoscaler.settings.config import Config, json_schema
 from autoscaler.settings.load import load
 from autoscaler.settings.manifest import check
+from autoscaler.settings.section import Section
 from autoscaler.settings.yaml12 import read_documents
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -55,7 +56,7 @@ def test_the_shipped_schema_is_the_generated_one() -> None:
     assert json.loads((CONFIG / "schema" / "config.schema.json").read_text()) == json_schema(), HOW
 
 
-@pytest.mark.parametrize("name", ["defaults.yaml", "examples/config.yaml"])
+@pytest.mark.parametrize("name", ["defaults.yaml", "examples/config.yaml", "examples/prometheus.yaml"])
 def test_the_schema_accepts_what_the_loader_accepts(name: str) -> None:
     load(CONFIG / name, {})
     _validate(read_documents((CONFIG / name).read_text())[0].value)
@@ -68,7 +69,15 @@ def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-3-8b.yaml", "scale-to-zero.yaml", "several-signals.yaml", "several-nodes.yaml"]
+    "name",
+    [
+        "llama-3-8b.yaml",
+        "scale-to-zero.yaml",
+        "several-signals.yaml",
+        "several-nodes.yaml",
+        "by-query.yaml",
+        "target-ref.yaml",
+    ],
 )
 def test_the_example_workloads_are_valid(name: str) -> None:
     [document] = read_documents((CONFIG / "examples" / name).read_text())
@@ -96,7 +105,7 @@ def test_the_defaults_of_the_policy_are_those_of_the_core() -> None:
 
 def test_nothing_of_a_later_release_is_offered() -> None:
     text = json.dumps(json_schema())
-    for later in ("nodePools", "queries", "observe", "hpa", "adaptive"):
+    for later in ("nodePools", "hpa", "adaptive"):
         assert f'"{later}"' not in text
 
 

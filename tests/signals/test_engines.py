@@ -8,16 +8,16 @@ from itertools import pairwise
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from autoscaler.model.signal import Quality, Reading, Signal, SignalSpec, WorkloadSignals
+from autoscaler.model.signal import Quality, Reading, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import Engine
-from autoscaler.signals.engines import ENGINES, Kind, recognise
+from autoscaler.signals.engines import ENGINES, NEEDS, Kind, recognise
 from autoscaler.signals.pages import plan_for, read_page
 from autoscaler.signals.readings import WorkloadReadings
 from autoscaler.signals.scanner import labels_of, scan
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from tests.signals.engine_pages import PAGES, Load, sglang, triton, vllm
 
-SPECS = tuple(SignalSpec(signal, 1.0, 1.0, percentile=0.5) for signal in Signal)
+SPECS = tuple(SignalSpec(signal, 1.0, 1.0, percentile=0.5) for signal in NEEDS)
 NAMES = tuple(spec.name for spec in SPECS)
 # 3 running and 2 waiting; between two pages 2 s apart 10 requests finish.
 WHOLE = {
@@ -40,7 +40,7 @@ def read(*pages: str, seconds: float = 2.0) -> tuple[Engine | None, WorkloadSign
     workload = WorkloadReadings(target, 60.0)
     at_s = 10.0
     for page in pages:
-        workload.pods["u"].observe(plan, read_page(page.encode(), plan), at_s, 60.0)
+        workload.pods["u"].observe(plan, read_page(page.encode(), plan, at_s), at_s, 60.0)
         at_s += seconds
     workload.sample(at_s - seconds, at_s - seconds, 1.0)
     return engine, workload.signals(at_s - seconds, 1.0)

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from autoscaler.model.signal import Signal
 from autoscaler.signals.aggregates import Labels, PodName, Shown, by_quantity, expression, shown_by_pod
-from autoscaler.signals.engines import Source, recognise
+from autoscaler.signals.engines import NEEDS, Source, recognise
 from autoscaler.signals.pages import PageValues, Plan, plan_for, read_page
 from autoscaler.signals.prometheus import Access, Answer, PrometheusClient
 from tests.realcluster.cluster import Cluster
@@ -23,7 +22,7 @@ from tests.signals.engine_pages import PAGES, Load, sglang
 NAMESPACE = "engines"
 TORN = sglang(Load(running=4, finished=90), tp=2).replace("} 4.0", "} 3.0", 1)  # one rank has not written yet
 SHOWN = {name: page(Load(finished=90)) for name, page in PAGES.items()} | {"torn": TORN}
-SIGNALS = tuple(str(signal) for signal in Signal)
+SIGNALS = tuple(NEEDS)
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ async def test_every_engine_says_the_same_by_prometheus_as_on_its_page(scraping:
         await client.close()
     checked = 0
     for name, plan in plans.items():
-        page = read_page(SHOWN[name].encode(), plan)
+        page = read_page(SHOWN[name].encode(), plan, 0.0)
         for source in plan.sources:
             shown = told[source].get((NAMESPACE, name))
             if source.key in page.faults:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from autoscaler.model.workload import Engine
 from autoscaler.signals.engines import Quantity
 from autoscaler.signals.pages import plan_for, read_page
-from tests.realcluster.load import Offer, OfferedWorkload
+from tests.realcluster.load import Offer, OfferedWorkload, Replica, Request
 from tests.realcluster.modelserver_page import PageFault, vllm_page
 
 
@@ -78,7 +78,7 @@ def test_the_page_says_what_the_queue_holds_and_the_general_parser_reads_it() ->
     replica = made.replicas["a"]
     page = vllm_page(replica, 10.0, "m", ranks=2)
     signals = ("latency", "ttft", "itl", "kv-cache", "tokens")
-    values = read_page(page, plan_for(Engine.VLLM, signals))
+    values = read_page(page, plan_for(Engine.VLLM, signals), 0.0)
     assert values.faults == {}
     assert values.gauges[Quantity.RUNNING] == len(replica.running)
     assert values.gauges[Quantity.WAITING] == len(replica.waiting)
@@ -113,6 +113,70 @@ def test_a_spoilt_page_has_no_usable_value(fault: PageFault, reason: str) -> Non
     made = workload(Offer(rps=3), "a")
     made.advance(5.0)
     page = vllm_page(made.replicas["a"], 5.0, "m", fault)
-    values = read_page(page, plan_for(Engine.VLLM, ("concurrency", "latency")))
+    values = read_page(page, plan_for(Engine.VLLM, ("concurrency", "latency")), 0.0)
     assert set(values.faults.values()) == {reason}
     assert len(values.faults) == 4
+
+
+def test_a_request_for_fewer_tokens_takes_its_share_of_the_time() -> None:
+    replica = Replica(Offer(slots=8, service_time_s=10.0, output_tokens=100))
+    short, whole = Request(0.0, tokens=20), Request(0.0)
+    for request in (short, whole):
+        replica.add(request, 0.0)
+    replica.advance(1.9)
+    assert replica.running == {short, whole}
+    replica.advance(2.1)
+    assert replica.running == {whole}
+    assert replica.generated_tokens(2.1) == 20 + 12
+    replica.advance(10.1)
+    assert (replica.in_flight, replica.finished, replica.generated_tokens(10.1)) == (0, 2, 120)
+
+
+def test_a_client_that_goes_away_makes_room_for_the_next_and_is_not_counted() -> None:
+    replica = Replica(Offer(slots=1, service_time_s=10.0))
+    first, second, third = (Request(0.0) for _ in range(3))
+    for request in (first, second, third):
+        replica.add(request, 0.0)
+    replica.advance(5.0)
+    made = replica.generated_tokens(5.0)
+    replica.abort(second, 5.0)
+    replica.abort(first, 5.0)
+    assert (replica.running, replica.generated_tokens(5.0)) == ({third}, made)
+    replica.abort(third, 5.0)
+    replica.advance(100.0)
+    assert (replica.in_flight, replica.finished) == (0, 0)
+    assert sum(replica.histograms[Quantity.LATENCY].counts) == 0
+
+
+def test_a_request_takes_longer_the_fuller_the_batch() -> None:
+    offer = Offer(concurrency=5, slots=10, service_time_s=1.0, slowdown=2.0)
+    made = workload(offer, "a")
+    made.advance(0.5)
+    assert sorted(request.service_s for request in made.replicas["a"].running) == pytest.approx(
+        [1.2, 1.4, 1.6, 1.8, 2.0]
+    )
+    made.advance(10.0)
+    assert made.slowest_s == pytest.approx(2.0, abs=0.02)
+
+
+def test_a_full_cache_refuses_and_the_page_counts_it() -> None:
+    made = workload(
+        Offer(rps=10, slots=4, service_time_s=1.0, prompt_tokens=1_000, output_tokens=10, refuses=True), "a"
+    )
+    made.advance(10.05)
+    replica, (running, waiting) = made.replicas["a"], in_flight(made)[0]
+    assert (running <= 4, waiting) == (True, 0), "nobody waits"
+    assert replica.kv_share(10.05) == pytest.approx(running / 4, abs=0.01)
+    assert made.refused == 100 - replica.finished - running > 50
+    page = vllm_page(replica, 10.05, "m").decode()
+    assert f"\nimitation:requests_refused_total {made.refused}\n" in page
+    made.set_replicas(set(), set(), 10.1)
+    assert made.refused == replica.refused, "those of a pod that went away still count"
+
+
+def test_a_ramp_of_many_offers_puts_no_request_off() -> None:
+    made = workload(Offer(rps=1.0, slots=8), "a")
+    for step in range(100):
+        made.set_offer(Offer(rps=1.0 + step / 1_000, slots=8), step / 10)
+    made.advance(10.0)
+    assert made.gateway_total == 10

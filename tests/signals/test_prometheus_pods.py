@@ -196,6 +196,25 @@ async def test_a_counter_of_a_warned_answer_is_not_one_that_began_anew(scene: Sc
     assert scene.reading("throughput").value == 0.0
 
 
+async def test_a_counter_of_a_warned_answer_that_is_not_smaller_raises(scene: Scene) -> None:
+    for finished in (100, 100):
+        scene.finished = finished
+        for pod in PODS:
+            scene.show(pod, 3, 2)
+    scene.aim("throughput")
+    await scene.until(0.0, Quality.FRESH, "throughput")
+    scene.server.warnings = ["store gpu-2 unavailable"]
+
+    def busier() -> bool:
+        scene.finished += 20
+        for pod in PODS:
+            scene.show(pod, 3, 2)
+        reading = scene.reading("throughput")
+        return (reading.value or 0.0) > 0 and reading.quality is Quality.PARTIAL
+
+    await until(busier, 8)
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [(math.nan, "not a number"), (math.inf, "infinite"), (-1.0, "negative"), (1e18, "absurdly large")],

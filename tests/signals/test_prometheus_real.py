@@ -56,7 +56,7 @@ def test_a_name_reaches_prometheus_as_it_is_and_alone(prometheus: Prometheus, na
 
 async def test_our_questions_are_promql(prometheus: Prometheus) -> None:
     labels = Labels("exported_namespace", "pod", (("cluster", 'a"b\\'), ("job", "vllm")))
-    own = (own_metric("queue:depth"), own_metric("jobs_total"))
+    own = tuple(map(own_metric, ("queue:depth", "jobs_total", "gpu-utilization", "gpu-memory")))
     groups = by_quantity([source for words in ENGINES.values() for source in words.sources.values()] + [*own])
     assert len(groups) == len(Quantity) + len(own)
     for sources in groups:

@@ -60,7 +60,7 @@ class Pods:
 
     def page(self, pod: int, at_s: float, page: bytes) -> None:
         plan = plan_for(self.engine, tuple(spec.name for spec in self.specs))
-        self.workload.pods[f"uid-{pod}"].observe(plan, read_page(page, plan), at_s, WINDOW_S)
+        self.workload.pods[f"uid-{pod}"].observe(plan, read_page(page, plan, at_s), at_s, WINDOW_S)
 
     def fails(self, pod: int, reason: str) -> None:
         self.workload.pods[f"uid-{pod}"].observe_fault(reason)
@@ -99,6 +99,19 @@ def test_the_cache_of_a_workload_is_the_mean_over_its_pods() -> None:
     assert pods.sampled("kv-cache", 10) == pytest.approx(0.4)
 
 
+def test_a_pod_that_has_just_become_ready_adds_nothing_to_a_level_until_it_is_measured() -> None:
+    pods = Pods(1, "kv-cache")
+    pods.page(0, 20.0, vllm(kv=0.8))
+    assert pods.sampled("kv-cache", 20) == 0.8
+    pods.workload.retarget(pods.target(2), 20.5)
+    assert pods.sampled("kv-cache", 21) == 0.4, "times two pods it is what one of them carries"
+    assert pods.quality("kv-cache", 21) is Quality.PARTIAL, "and lowers nothing"
+    pods.page(0, 23.0, vllm(kv=0.8))
+    assert pods.sampled("kv-cache", 24) == 0.8, "it stays silent: nobody knows, so it counts like the other"
+    pods.page(1, 24.0, vllm(kv=0.6))
+    assert pods.sampled("kv-cache", 25) == pytest.approx(0.7)
+
+
 def test_old_names_are_understood_and_not_added_to_new_ones() -> None:
     old = vllm(kv=0.5).replace(b"kv_cache_usage_perc", b"gpu_cache_usage_perc")
     pods = Pods(1, "kv-cache")
@@ -119,10 +132,36 @@ def test_rates_come_from_successive_pages() -> None:
 
 def test_a_counter_that_began_anew_counts_from_zero() -> None:
     pods = Pods(1, "throughput")
-    for at_s, finished in ((10.0, 100), (11.0, 105), (12.0, 3)):
+    pods.page(0, 10.0, vllm(finished=100))
+    for at_s, finished, rate in ((11.0, 105, 5.0), (12.0, 8, 8.0), (13.0, 3, 8.0), (14.0, 5, 2.0)):
         pods.page(0, at_s, vllm(finished=finished))
-    assert pods.sampled("throughput", 12) == 3.0
+        assert pods.sampled("throughput", at_s) == rate, "what was lost with a restart is not a rate of nothing"
     assert increase({b"a": 5, b"b": 7}, {b"a": 6, b"b": 2, b"c": 1}) == 4
+
+
+def test_a_sample_that_is_dated_otherwise_by_the_pod_is_no_sample_of_now() -> None:
+    """A page that somebody shows again would else look idle for ever; one of a wrong clock is not trusted either."""
+    page = vllm(running=3, waiting=2).decode()
+    for stamp_s, value in ((1000.0, 5.0), (990.0, 5.0), (1010.0, 5.0), (980.0, None), (1020.0, None), (4600.0, None)):
+        pods = Pods(1, "concurrency")
+        dated = "".join(
+            f"{line}{'' if line.startswith('#') else f' {stamp_s * 1000:.0f}'}\n" for line in page.splitlines()
+        )
+        pods.page(0, 1000.0, dated.encode())
+        reading = pods.workload.signals(1000.0, 1.0).readings["concurrency"]
+        assert pods.sampled("concurrency", 1000.0) == value
+        assert [each.reason for each in reading.faults] == ([] if value else ["dated otherwise"])
+
+
+def test_a_series_that_a_page_has_twice_is_a_fault_and_not_a_sum() -> None:
+    pods = Pods(1, "concurrency", "throughput")
+    pods.page(0, 10.0, vllm(running=3, waiting=2, finished=100))
+    page = vllm(running=3, waiting=2, finished=110).decode()
+    [line] = [line for line in page.splitlines() if line.startswith("vllm:num_requests_running")]
+    pods.page(0, 20.0, (page + line.rpartition(" ")[0] + " 0\n").encode())
+    readings = pods.workload.signals(20.0, 1.0).readings
+    assert [fault.reason for fault in readings["concurrency"].faults] == ["printed twice"]
+    assert readings["throughput"].faults == ()
 
 
 def test_a_counter_that_is_away_for_a_page_is_not_counted_anew() -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from autoscaler.model.signal import Quality, Sample, Signal, SignalSpec
+from autoscaler.model.signal import Quality, Sample, SignalSpec
 from autoscaler.model.workload import Engine, WorkloadKey
 from autoscaler.signals.aggregates import Labels
+from autoscaler.signals.engines import NEEDS
 from autoscaler.signals.prometheus import Access
 from autoscaler.signals.prometheus_pods import PrometheusPods
 from autoscaler.signals.scraper import PodScraper
@@ -20,7 +21,7 @@ from tests.realcluster.cluster import Cluster
 from tests.realcluster.modelserver import ModelServers
 from tests.realcluster.prometheus import Prometheus
 
-SIGNALS = tuple(SignalSpec(name, 1.0, 1.0) for name in Signal)
+SIGNALS = tuple(SignalSpec(name, 1.0, 1.0) for name in NEEDS)
 STEADY_S = 20.0  # longer than the window of percentiles
 
 
@@ -69,7 +70,7 @@ async def test_every_signal_has_the_same_value_from_both(
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
     assert theirs.engine == ours.engine == "vllm"
-    for name in Signal:
+    for name in NEEDS:
         page, answer = ours.readings[name], theirs.readings[name]
         print(name, page.value, answer.value, answer.age_s)
         assert (page.quality, answer.quality) == (Quality.FRESH, Quality.FRESH), (name, answer)

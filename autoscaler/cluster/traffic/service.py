@@ -2,20 +2,23 @@
 
 Two Services per workload whose names never change: `<service>` selects the current revision, `<service>-update` the one
 that is coming (none while there is no update). Both select by the one key that only serving pods carry. Of an existing
-Service, only that key of the selector is ours.
+Service, only that key of the selector and the annotation with our epoch are ours.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
 from autoscaler.cluster.errors import Conflict, Foreign, NotFound
+from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.owner import check_owned, metadata_of
-from autoscaler.cluster.resources import REVISION_LABEL, SERVICES, Service
+from autoscaler.cluster.owner import metadata_of, owned
+from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, Service
 from autoscaler.model.workload import Protocol, WorkloadSpec
 from rollouts.machine import ObservedService
 from rollouts.revision import NO_REVISION, is_revision_of
@@ -34,10 +37,40 @@ def observe(name: str, service: Service | None) -> ObservedService:
 class ServiceTraffic:
     """The driver's port `Traffic` for one workload."""
 
-    def __init__(self, api: KubeApi, workload: InferenceWorkload, spec: WorkloadSpec) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        workload: InferenceWorkload,
+        spec: WorkloadSpec,
+        observed: Callable[[str], Service | None],
+        wrote: Callable[[Service], None],
+        epoch: int,
+    ) -> None:
+        """`observed`: the Service of that name as it was looked at; `wrote` is given what the server answered; `epoch`
+        is the present leader's."""
         self._api = api
         self._workload = workload
         self._spec = spec
+        self._observed = observed
+        self._wrote = wrote
+        self._epoch = epoch
+
+    async def stamp(self) -> None:
+        """Makes our Services carry the epoch: no selector that an earlier leader sent takes effect any more.
+
+        An update Service that selects nobody gets no traffic, so whatever comes late to it is harmless; it is left out,
+        because a take-over has this to do for every workload.
+        """
+        update_service = update_service_name(self._spec.service)
+        for name in (self._spec.service, update_service):
+            there = self._observed(name)
+            if there is None or self._another(there) is not None or epoch_of(there.metadata) == self._epoch:
+                continue
+            if name == update_service and observe(name, there).selects in (None, NO_REVISION):
+                continue
+            with contextlib.suppress(NotFound):  # gone meanwhile: nothing that was sent for it takes effect
+                answer = await stamp(self._api, self._path(name), there.metadata, self._epoch)
+                self._wrote(msgspec.json.decode(answer, type=Service))
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
         if exists:
@@ -49,27 +82,47 @@ class ServiceTraffic:
 
     async def _create(self, service: str, revision: str) -> None:
         body = self._render(service, revision)
+        path = SERVICES.path(self._workload.metadata.namespace)
         try:
-            await self._api.call("POST", SERVICES.path(self._workload.metadata.namespace), body=body)
+            answer = await self._api.call("POST", path, params=AS_OURSELVES, body=body)
         except Conflict:  # an earlier try arrived, or it is somebody else's
-            await self._get(service)
+            answer = await self._api.call("GET", self._path(service))
+            self._check(msgspec.json.decode(answer, type=Service))
+        self._wrote(msgspec.json.decode(answer, type=Service))
 
     async def _patch(self, service: str, revision: str) -> None:
-        there = await self._get(service)
-        path = SERVICES.path(self._workload.metadata.namespace, service)
-        meta = {"uid": there.metadata.uid, "resourceVersion": there.metadata.resource_version}
+        """For the version that was looked at: what was changed since, or stamped by a later leader, stays."""
+        there = self._observed(service)
+        if there is None:
+            raise Conflict(f"Service {service} is gone since it was looked at")
+        self._check(there)
+        meta = {
+            "uid": there.metadata.uid,
+            "resourceVersion": there.metadata.resource_version,
+            "annotations": {EPOCH_ANNOTATION: str(self._epoch)},
+        }
         body = {"metadata": meta, "spec": {"selector": {REVISION_LABEL: revision}}}
-        await self._api.call("PATCH", path, body=body, content_type=MERGE_PATCH)
+        path = self._path(service)
+        answer = await self._api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=MERGE_PATCH)
+        self._wrote(msgspec.json.decode(answer, type=Service))
 
-    async def _get(self, service: str) -> Service:
-        path = SERVICES.path(self._workload.metadata.namespace, service)
-        there = msgspec.json.decode(await self._api.call("GET", path), type=Service)
-        if service != self._spec.service or self._spec.own_service:
-            check_owned(self._workload, there.metadata, "Service")
+    def _check(self, there: Service) -> None:
+        """Raises Foreign where the Service is another's."""
+        if (another := self._another(there)) is not None:
+            raise another
+
+    def _another(self, there: Service) -> Foreign | None:
+        """Why the Service is not this workload's, if so."""
+        name = there.metadata.name
+        if (name != self._spec.service or self._spec.own_service) and not owned(self._workload, there.metadata):
+            return Foreign(f"Service {name} exists and is not ours: rename it or the workload")
         holder = (there.spec.selector or {}).get(REVISION_LABEL, NO_REVISION)
         if holder != NO_REVISION and not is_revision_of(self._workload.metadata.name, holder):
-            raise Foreign(f"Service {service} serves {holder} of another workload: name another traffic.service")
-        return there
+            return Foreign(f"Service {name} serves {holder} of another workload: name another traffic.service")
+        return None
+
+    def _path(self, service: str) -> str:
+        return SERVICES.path(self._workload.metadata.namespace, service)
 
     def _render(self, service: str, revision: str) -> dict[str, Any]:
         serving = self._spec.serving
@@ -79,6 +132,8 @@ class ServiceTraffic:
         return {
             "apiVersion": SERVICES.group_version,
             "kind": SERVICES.kind,
-            "metadata": metadata_of(self._workload, service, self._spec.orphan),
+            "metadata": metadata_of(
+                self._workload, service, self._spec.orphan, annotations={EPOCH_ANNOTATION: str(self._epoch)}
+            ),
             "spec": {"selector": {REVISION_LABEL: revision}, "ports": [port]},
         }

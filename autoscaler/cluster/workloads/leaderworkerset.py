@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from autoscaler.cluster.fencing import epoch_of
 from autoscaler.cluster.resources import LEADER_WORKER_SETS, REVISION_LABEL, Pod, Scalable
-from autoscaler.cluster.scalable import Content, Kind, is_live, is_ready, labelled
+from autoscaler.cluster.scalable import Content, Kind, Shape, is_live, is_ready, labelled
 from rollouts.machine import ObservedRevision
 
 _DOMAIN: Final = "leaderworkerset.sigs.k8s.io"
+NAME_LABEL: Final = f"{_DOMAIN}/name"
 GROUP_LABEL: Final = f"{_DOMAIN}/group-index"
 MEMBER_LABEL: Final = f"{_DOMAIN}/worker-index"  # "0" is the leader
 SIZE_ANNOTATION: Final = f"{_DOMAIN}/size"
@@ -23,6 +24,8 @@ LEADER: Final = "0"
 SIZE_DIGITS: Final = 9  # a size is a number of 32 bits
 _OF_THE_GROUP: Final = ("size", "restartPolicy", "subGroupPolicy")  # in leaderWorkerTemplate; the others stand above it
 _OF_THE_SET: Final = ("startupPolicy", "networkConfig")
+
+P = TypeVar("P", bound=Pod)
 
 
 class _State(Enum):
@@ -48,11 +51,7 @@ def spec(content: Content, own: Mapping[str, str], revision: str) -> dict[str, A
 
 def observe(name: str, there: Scalable | None, pods: Iterable[Pod]) -> ObservedRevision:
     """How the groups of a revision are. One group is in one state, whatever its pods are in."""
-    groups: dict[str, list[Pod]] = {}
-    for pod in pods:
-        if is_live(pod):
-            groups.setdefault((pod.metadata.labels or {}).get(GROUP_LABEL, pod.metadata.name), []).append(pod)
-    states = [_state(group) for group in groups.values()]
+    states = [_state(group) for group in _groups(pod for pod in pods if is_live(pod)).values()]
     unscheduled = states.count(_State.UNSCHEDULED)
     return ObservedRevision(
         name=name,
@@ -93,4 +92,22 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= SIZE_DIGITS else None
 
 
+def _groups(pods: Iterable[P]) -> dict[str, list[P]]:
+    groups: dict[str, list[P]] = {}
+    for pod in pods:
+        groups.setdefault((pod.metadata.labels or {}).get(GROUP_LABEL, pod.metadata.name), []).append(pod)
+    return groups
+
+
+def _leads(pod: Pod) -> bool:
+    """Ready, and the leader of its group, of a LeaderWorkerSet that somebody else made."""
+    return _member(pod) == LEADER and is_ready(pod)
+
+
+SHAPE: Final = Shape(
+    selector=lambda name, told: f"{NAME_LABEL}={name}",  # a scale tells leaders alone, and a group is all of its pods
+    observe=observe,
+    serves=_leads,
+    replicas=lambda pods: list(_groups(pods).values()),
+)
 KIND: Final = Kind("leaderWorkerSet", LEADER_WORKER_SETS, spec, observe)

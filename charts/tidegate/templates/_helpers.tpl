@@ -98,7 +98,7 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 {{- $excepted := false -}}
 {{- range .Values.extraEnv -}}
 {{- $name := lower .name -}}
-{{- if regexMatch "^tidegate__(watch|api|leaderelection|leader_election)(__|$)" $name -}}
+{{- if regexMatch "^tidegate__(watch|api|leaderelection|leader_election|targetkinds|target_kinds)(__|$)" $name -}}
 {{- fail (printf "extraEnv: %s: set it in config instead; the rights, the probes and the port follow config alone" .name) -}}
 {{- else if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_UID") -}}
 {{- fail (printf "extraEnv: %s: the chart sets it; remove it here" .name) -}}
@@ -121,6 +121,16 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 {{- with $variables }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
+{{/* Kinds that workloads may name by targetRef, as JSON: the configuration's, else the daemon's own default. */}}
+{{- define "tidegate.targetKinds" -}}
+{{- $default := list
+      (dict "apiVersion" "apps/v1" "kind" "Deployment" "resource" "deployments")
+      (dict "apiVersion" "apps/v1" "kind" "StatefulSet" "resource" "statefulsets")
+      (dict "apiVersion" "leaderworkerset.x-k8s.io/v1" "kind" "LeaderWorkerSet" "resource" "leaderworkersets") -}}
+{{- $kinds := .Values.config.targetKinds -}}
+{{- if kindIs "invalid" $kinds }}{{ $default | toJson }}{{ else }}{{ $kinds | toJson }}{{ end -}}
+{{- end -}}
+
 {{/* What the daemon does, verb by verb. Nothing else; tests/chart holds it against the API server. */}}
 {{- define "tidegate.rules" -}}
 - apiGroups: [tidegate.dev]
@@ -141,6 +151,16 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 - apiGroups: [leaderworkerset.x-k8s.io]
   resources: [leaderworkersets/scale]
   verbs: [get, patch]
+{{- range include "tidegate.targetKinds" . | fromJsonArray }}
+{{- $group := "" }}
+{{- if contains "/" .apiVersion }}{{ $group = splitList "/" .apiVersion | first }}{{ end }}
+- apiGroups: [{{ $group | quote }}]
+  resources: [{{ .resource | quote }}]
+  verbs: [list, watch] # a target of workloads
+- apiGroups: [{{ $group | quote }}]
+  resources: [{{ printf "%s/scale" .resource | quote }}]
+  verbs: [get, patch]
+{{- end }}
 - apiGroups: [apps]
   resources: [controllerrevisions]
   verbs: [get, list, watch, create]
@@ -150,6 +170,12 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, patch] # patch: weights; the Gateway API need not be installed
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [list, watch] # what they scale is left alone

@@ -1,0 +1,70 @@
+"""The fourth part of a cycle: what is to be done for each workload. Functions of frozen values; nothing acts here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from autoscaler.controller.snapshot import Snapshot, Subject
+from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey
+from rollouts import machine, target
+from rollouts.machine import ObservedRevision, Step
+
+LATE_WRITE_MOST_S: Final = 60.0  # kube-apiserver ends a request by then (--request-timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Fences:
+    """What keeps late writes of earlier leaders from doing harm, in the tenure of this epoch."""
+
+    epoch: int
+    unstamped: int = 0  # objects of ours that do not carry it yet
+    late_until: Mapping[WorkloadKey, float] = field(default_factory=dict)  # Unix seconds; targets carry no stamp
+
+
+def fences(seen: Snapshot, contested: frozenset[WorkloadKey], before: Fences | None, epoch: int) -> Fences:
+    """For this cycle. A contested workload stays unstamped, and nobody waits for it.
+
+    A target cannot be stamped. What an earlier leader sent for it arrives within a minute or never; until then its
+    record is not lowered, so that the quota knows of the most that may arrive.
+    """
+    ours = [each for each in seen.subjects if each.key not in contested]
+    unstamped = sum(1 for each in ours if each.spec.target is None and _carries_another(each.observed.current, epoch))
+    known = before.late_until if before is not None and before.epoch == epoch else {}
+    late = {
+        each.key: known.get(each.key, seen.at_s + LATE_WRITE_MOST_S)
+        for each in ours
+        if each.spec.target is not None and (each.key in known or each.record.epoch not in (None, epoch))
+    }
+    return Fences(epoch, unstamped, late)
+
+
+def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
+    """The next step of one workload that nobody else scales."""
+    if subject.spec.target is not None:
+        return _step_of_target(subject, granted, fence, now)
+    spec = subject.spec
+    # what became ready while the API server was away is not too late for its time-out, nor proof that less will do
+    timeout_s = spec.initialization_timeout_s if subject.follows else None
+    stopped = spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0
+    may_lower = fence.unstamped == 0 and subject.follows
+    limits = machine.Limits(spec.scaling.initial_replicas, timeout_s, stopped, fence.epoch, may_lower)
+    return machine.step(limits, subject.record, subject.observed, granted, now)
+
+
+def _step_of_target(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
+    current = subject.observed.current
+    assert current is not None  # a target that was not seen is no subject
+    assert current.replicas is not None
+    seen = target.ObservedTarget(current.name, current.replicas, current.ready)
+    limits = target.Limits(
+        fence.epoch,
+        may_lower=subject.follows and now >= fence.late_until.get(subject.key, now),
+        observe=subject.spec.mode is Mode.OBSERVE,
+    )
+    return target.step(limits, subject.record, seen, granted, now)
+
+
+def _carries_another(seen: ObservedRevision | None, epoch: int) -> bool:
+    return seen is not None and seen.replicas is not None and seen.epoch != epoch

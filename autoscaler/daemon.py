@@ -383,7 +383,8 @@ def _signals_of(config: Config, clock: Callable[[], float]) -> PodScraper | Prom
 def _gpus_of(config: Config, clock: Callable[[], float]) -> PrometheusPods:
     """Who reads the GPU signals. Without a Prometheus it is given no pods, and asks nothing."""
     access = access_of(config.prometheus) or NOWHERE
-    return PrometheusPods(clock, access, gpu_labels_of(config.prometheus), gpu_interval_s(config.prometheus))
+    labels, interval_s = gpu_labels_of(config.prometheus), gpu_interval_s(config.prometheus)
+    return PrometheusPods(clock, access, labels, interval_s, of="GPUs")
 
 
 def _limit(signals: PodScraper | PrometheusPods, config: Config) -> None:

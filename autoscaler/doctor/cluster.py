@@ -19,7 +19,7 @@ from autoscaler.doctor.findings import Finding, Level
 AT_ONCE: Final = 16
 MOST_NAMESPACES: Final = 20  # of those watched, whose rights are asked for
 NAMED_FIELDS: Final = 5
-OPTIONAL: Final = frozenset({"leaderworkerset.x-k8s.io", "keda.sh"})
+OPTIONAL: Final = frozenset({"leaderworkerset.x-k8s.io", "keda.sh", "gateway.networking.k8s.io"})
 _READ: Final = ("list", "watch")
 _OWN: Final = ("get", "list", "watch", "create", "patch")
 # As the chart grants them: (API group, resource, verbs). A test holds the two together.
@@ -33,6 +33,8 @@ RIGHTS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("apps", "controllerrevisions", ("get", "list", "watch", "create")),
     ("", "pods", _READ),
     ("", "services", _OWN),
+    ("gateway.networking.k8s.io", "httproutes", ("get", *_READ, "patch")),
+    ("discovery.k8s.io", "endpointslices", ("list", "watch")),
     ("autoscaling", "horizontalpodautoscalers", _READ),
     ("keda.sh", "scaledobjects", _READ),
     ("events.k8s.io", "events", ("create",)),

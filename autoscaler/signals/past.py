@@ -83,7 +83,7 @@ class Past:
         """`interval_s`: how often Prometheus scrapes. `start_s`: of the first step, on our clock."""
         self.moments: dict[WorkloadKey, list[Moment]] = {key: [] for key in targets}
         self._at_s = start_s
-        self._pods = PrometheusPods(lambda: self._at_s, Access(""), labels, interval_s, silent=True)
+        self._pods = PrometheusPods(lambda: self._at_s, Access(""), labels, interval_s, of="")
         self._labels, self._fresh_s = labels, FRESH_PERIODS * interval_s
         self._crews = {key: _Crew(key.namespace, target, start_s) for key, target in targets.items()}
         self._pods.set_targets({key: replace(target, pods=()) for key, target in targets.items()})

@@ -48,10 +48,10 @@ class PrometheusPods:
     """Satisfies the cycle's port `Signals`, as PodScraper does. `clock` gives Unix seconds."""
 
     def __init__(
-        self, clock: Callable[[], float], access: Access, labels: Labels, interval_s: float, silent: bool = False
+        self, clock: Callable[[], float], access: Access, labels: Labels, interval_s: float, of: str = "pods"
     ) -> None:
         """`interval_s`: how often Prometheus scrapes the pods; a sample older than three of them is not fresh.
-        `silent`: a trouble is not told."""
+        `of`: whose series they are, for the log; "": a trouble is not told."""
         self.pages_total: Counter[str] = Counter()  # answers, by "ok" or the reason
         self.scrape_seconds_total = 0.0
         self._clock = clock
@@ -59,7 +59,7 @@ class PrometheusPods:
         self._sampled: dict[tuple[WorkloadKey, str], float] = {}  # by uid: the newest sample entered, its clock
         self._partial = False
         self._failing: str | None = None
-        self._silent = silent
+        self._of = of
         self.configure(access, labels, interval_s)
 
     def configure(self, access: Access, labels: Labels, interval_s: float) -> None:
@@ -123,7 +123,7 @@ class PrometheusPods:
             except Exception:  # whatever an answer holds must not end the daemon; what is known grows old
                 self.pages_total[Fault.UNREADABLE] += 1
                 if self._failing != Fault.UNREADABLE:
-                    log.exception("prometheus.not_read")
+                    log.exception("prometheus.not_read", of=self._of)
                 self._failing = Fault.UNREADABLE
             period_s = max(LEAST_PERIOD_S, self.period_s / ASKED_PER_INTERVAL)
             await asyncio.sleep(max(0.0, started_s + period_s - loop.time()))
@@ -213,13 +213,13 @@ class PrometheusPods:
     def _tell(self, failures: list[Failure], warnings: list[str]) -> None:
         """A trouble and its end, once each."""
         trouble = failures[0].reason if failures else str(Fault.PARTIAL_ANSWER) if warnings else None
-        if trouble == self._failing or self._silent:
+        if trouble == self._failing or not self._of:
             return
         if trouble is None:
-            log.info("prometheus.recovered", after=self._failing)
+            log.info("prometheus.recovered", of=self._of, after=self._failing)
         else:
             detail = failures[0].detail if failures else warnings[:3]
-            log.warning("prometheus.failed", reason=trouble, detail=detail)
+            log.warning("prometheus.failed", of=self._of, reason=trouble, detail=detail)
         self._failing = trouble
 
 

@@ -98,6 +98,12 @@ def compare(by_prometheus: Counts, by_pages: Counts) -> None:
         assert min(near) - 1 <= count <= max(near) + 1, (at, count, near)
 
 
+def told(daemon: Daemon, what: str) -> list[tuple[str, str]]:
+    """Of whom, and why. GPU metrics are asked for beside those of pods, and tell their own troubles."""
+    found = [(str(line["of"]), str(line.get("reason", ""))) for line in daemon.log_lines(f"prometheus.{what}")]
+    return [each for each in found if each[0] == "pods"]
+
+
 def test_without_prometheus_nothing_is_lowered_and_it_is_said_why(
     cluster: Cluster, namespace: str, servers: ModelServers, prometheus: Prometheus, start_daemon: StartDaemon
 ) -> None:
@@ -105,10 +111,11 @@ def test_without_prometheus_nothing_is_lowered_and_it_is_said_why(
     workload = busy_by_prometheus(cluster, namespace, servers, prometheus)
     prometheus.kill()
     assert "Prometheus: refused" in workload.wait_condition("Fallback", "True", "ScaleDownHeld")
+    kept = workload.replicas()
     servers.set_load(namespace, "llama", concurrency=0, slots=100)
-    assert workload.never(4, 10) == {4}
+    assert workload.never(kept, 10) == {kept}
     assert len(workload.told("MetricsUnavailable")) == 1
-    assert [line["reason"] for line in daemon.log_lines("prometheus.failed")] == ["refused"]
+    assert told(daemon, "failed") == [("pods", "refused")]
 
     servers.set_load(namespace, "llama", concurrency=25, slots=100)
     prometheus.empty()
@@ -117,7 +124,7 @@ def test_without_prometheus_nothing_is_lowered_and_it_is_said_why(
     workload.never(4, 7)  # what it forgot is not a load of nothing; pods that it finds first may ask for more
     servers.set_load(namespace, "llama", concurrency=6, slots=100)
     workload.wait_replicas(1, timeout_s=60)
-    assert len(daemon.log_lines("prometheus.recovered")) == 1
+    assert len(told(daemon, "recovered")) == 1
 
 
 def test_a_slow_prometheus_is_one_that_is_away_until_its_answers_come_in_time(
@@ -131,8 +138,9 @@ def test_a_slow_prometheus_is_one_that_is_away_until_its_answers_come_in_time(
         lost, found = (len(workload.events(reason)) for reason in ("MetricsUnavailable", "MetricsRecovered"))
         proxy.delay_s = 5.0
         assert "Prometheus: time-out" in workload.wait_condition("Fallback", "True", "ScaleDownHeld")
+        kept = workload.replicas()  # requests that move to new pods may count twice for a second
         servers.set_load(namespace, "llama", concurrency=0, slots=100)
-        assert workload.never(4, 12) == {4}
+        assert workload.never(kept, 12) == {kept}
         servers.set_load(namespace, "llama", concurrency=25, slots=100)
         proxy.delay_s = 0.6  # slow, and in time
         workload.wait_condition("Fallback", "False", "MetricsFresh")
@@ -141,7 +149,7 @@ def test_a_slow_prometheus_is_one_that_is_away_until_its_answers_come_in_time(
         assert len(workload.events("MetricsUnavailable")) == lost + 1
         servers.set_load(namespace, "llama", concurrency=46, slots=100)
         workload.wait_replicas(7)
-        assert [line["reason"] for line in daemon.log_lines("prometheus.failed")] == ["time-out"]
+        assert told(daemon, "failed") == [("pods", "time-out")]
 
 
 def test_restarted_with_holes_under_changing_load_it_lowers_nothing_that_the_load_needs(

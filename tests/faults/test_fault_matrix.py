@@ -21,14 +21,14 @@ APPLY = [cell for cell in CELLS if why_not(cell) is None]
 
 @pytest.fixture(scope="module")
 def results(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[Cell, Result]:
-    at_once = 6 if len(CELLS) < len(every()) else matrix.AT_ONCE
+    at_once = 3 if len(CELLS) < len(every()) else matrix.AT_ONCE
     found = matrix.run(cluster, CELLS, tmp_path_factory.mktemp("faults"), at_once=at_once)
     print(found.table())
     print(found.verdict())
     return {each.cell: each for each in found.results}
 
 
-@pytest.mark.timeout(900)  # two minutes for the short list, ten for all of it
+@pytest.mark.timeout(900)  # some minutes for the short list, ten for all of it
 @pytest.mark.xdist_group("fault-matrix")
 @pytest.mark.parametrize("cell", APPLY, ids=str)
 def test_no_fault_of_the_metrics_lowers_anything(results: dict[Cell, Result], cell: Cell) -> None:

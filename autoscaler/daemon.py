@@ -234,6 +234,7 @@ class Daemon:
             clock.now,
             statuses,
             self._recall,
+            self._election.terms.namespace,
         )
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")

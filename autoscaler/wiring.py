@@ -15,9 +15,9 @@ from autoscaler.cluster.inferenceworkload import Spec
 from autoscaler.cluster.lease import Terms
 from autoscaler.controller.recall import Kept
 from autoscaler.controller.specs import DEFAULT_POOL, Operator
+from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import KpaParameters
-from autoscaler.scaling.allocation import Domain
 from autoscaler.settings.config import Config, LeaderElection, Source
 from autoscaler.settings.prometheus import Prometheus
 from autoscaler.signals.aggregates import Labels

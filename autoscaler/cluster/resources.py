@@ -42,6 +42,7 @@ class Resource:
 
 
 WORKLOADS: Final = Resource(f"{GROUP}/v1alpha1", "inferenceworkloads", "InferenceWorkload")
+QUOTA_LEDGERS: Final = Resource(f"{GROUP}/v1alpha1", "quotaledgers", "QuotaLedger")
 DEPLOYMENTS: Final = Resource("apps/v1", "deployments", "Deployment")
 LEADER_WORKER_SETS: Final = Resource(  # known only where LeaderWorkerSet is
     "leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet"

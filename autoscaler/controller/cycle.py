@@ -36,16 +36,19 @@ from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.publishing import Publisher, write_status
 from autoscaler.controller.recall import Recall
 from autoscaler.controller.reporting import Outcome, Trouble
+from autoscaler.controller.reserving import Reservations
 from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Operator, Resolver
 from autoscaler.controller.steps import Fences, fences, step_of
 from autoscaler.model.decision import Ask, Grant, ScalingDecision
+from autoscaler.model.quota import Domain
 from autoscaler.model.report import CycleReport
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.signal import Quality
 from autoscaler.model.workload import Mode, WorkloadKey
-from autoscaler.scaling.allocation import Domain, allocate, ask_of
+from autoscaler.scaling.allocation import allocate, ask_of
 from autoscaler.scaling.decision import ScalingState, decide
+from autoscaler.scaling.holds import Holder, covered, ledgers
 from rollouts.driver import Driver
 from rollouts.machine import Command, HaveReplicas, Step
 from rollouts.ports import Revisions
@@ -85,9 +88,11 @@ class Cycle:
         clock: Callable[[], float],
         status_writes_per_cycle: int = 50,
         recall: Recall | None = None,
+        ledger_namespace: str = "default",
     ) -> None:
         """`tenure`: what may be written with; None while this process does not lead."""
         self._recall = recall or Recall(clock, None)
+        self._reservations = Reservations(ledger_namespace)
         self._tenure = tenure
         self._epoch: int | None = None  # of the tenure that the last cycle acted in
         self._store = store
@@ -131,9 +136,11 @@ class Cycle:
         grants = self.allocate(seen, decisions)
         if tenure is None or tenure.epoch != self._epoch:
             await self.queue.abandon()  # it was begun in another tenure
+            await self._reservations.abandon()
             self._epoch = tenure.epoch if tenure is not None else None
         if tenure is None:
             return self._compose(seen, decisions, grants, _silent(seen))
+        grants = await self._hold(seen, grants, tenure)
         self._last = (seen, decisions, grants)
         steps = self.step(seen, grants, tenure.epoch)
         outcomes = await self.execute(seen, steps, tenure)
@@ -151,6 +158,7 @@ class Cycle:
 
     async def finish(self, within_s: float) -> None:
         """No cycle follows: what is under way may end and is told; what is not done by then is cancelled."""
+        await self._reservations.abandon()
         await self.queue.settle(self.queue.keys(), within_s)
         if len(self.queue):
             log.warning("steps.cancelled", number=len(self.queue))
@@ -200,6 +208,26 @@ class Cycle:
         limits = self._resolver.operator.limits
         asks = [_ask(each, decisions[each.key], each.key in self._contested, limits) for each in seen.subjects]
         return allocate(asks, limits, seen.others)
+
+    async def _hold(self, seen: Snapshot, grants: Grants, tenure: Tenure) -> Grants:
+        """The ledgers as allocated; what is not confirmed by them yet is not granted yet."""
+        limits = self._resolver.operator.limits
+        holders = {each.key: _holder(each, grants[each.key]) for each in seen.subjects}
+        wanted = ledgers(holders.values(), limits, self._reservations.confirmed, seen.leftovers, seen.at_s)
+        confirmed = await self._reservations.have(tenure, wanted, SETTLE_WITHIN_S)
+        troubles = self._reservations.troubles
+
+        def held(key: WorkloadKey, grant: Grant) -> Grant:
+            holder = holders[key]
+            limit = limits.get(holder.domain)
+            if limit is None:
+                return grant
+            may = covered(holder, limit, confirmed.get(holder.domain))
+            if may >= grant.granted:
+                return grant
+            return replace(grant, granted=may, unheld=troubles.get(holder.domain, "its QuotaLedger is being written"))
+
+        return {key: held(key, grant) for key, grant in grants.items()}
 
     def step(self, seen: Snapshot, grants: Grants, epoch: int) -> Mapping[WorkloadKey, Step]:
         """A contested workload has an empty step."""
@@ -394,6 +422,15 @@ def _ask(subject: Subject, decision: ScalingDecision, contested: bool, limits: M
     if not subject.priced and limits.get((spec.project, spec.node_pool)):
         ask = replace(ask, desired=min(ask.desired, max(1, ask.applied)))  # the first replica shows what one costs
     return replace(ask, desired=0) if subject.record.phase is Phase.FAILED else ask
+
+
+def _holder(subject: Subject, grant: Grant) -> Holder:
+    """The subject's revision with what it has and shall have."""
+    seen, spec = subject.observed.current, subject.spec
+    revision = subject.record.current or subject.observed.newest.name
+    applied, live = (seen.replicas or 0, seen.live) if seen else (0, 0)
+    domain = (spec.project, spec.node_pool)
+    return Holder(domain, str(subject.key), revision, spec.per_replica, grant.granted, applied, live)
 
 
 def _has_work(subject: Subject, step: Step) -> bool:

@@ -81,7 +81,8 @@ def shortfall(grant: Grant, spec: WorkloadSpec) -> str:
     """ "wants 6, has 4: 2 GPU short in project ml-team (0 of 12 free)"."""
     name = GPU if GPU in grant.short else min(grant.short, default="")
     if not name:
-        return f"wants {grant.desired}, has {grant.granted}"
+        why = f": {grant.unheld}" if grant.unheld else ""
+        return f"wants {grant.desired}, has {grant.granted}{why}"
     free, limit = max(0, grant.free.get(name, 0)), grant.limit.get(name, 0)
     unit = "GPU" if name == GPU else name
     return (

@@ -18,6 +18,7 @@ from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Operator, Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.foreign import Measure
+from autoscaler.model.quota import Domain
 from autoscaler.model.report import (
     ConditionReport,
     Counts,
@@ -29,7 +30,6 @@ from autoscaler.model.report import (
 )
 from autoscaler.model.resources import ResourceVector, add, times
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadSpec
-from autoscaler.scaling.allocation import Domain
 from rollouts.machine import HaveReplicas, Reason
 from rollouts.record import Record
 

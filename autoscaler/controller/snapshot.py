@@ -13,6 +13,7 @@ from autoscaler.cluster.owner import owned
 from autoscaler.cluster.resources import (
     GROUP,
     REVISION_LABEL,
+    WORKLOAD_LABEL,
     WORKLOADS,
     ControllerRevision,
     Pod,
@@ -38,10 +39,10 @@ from autoscaler.controller.specs import (
     project_of,
 )
 from autoscaler.model.decision import Observation
+from autoscaler.model.quota import Domain, Hold
 from autoscaler.model.resources import ResourceVector, add, largest
 from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import Mode, TargetSpec, WorkloadKey, WorkloadSpec
-from autoscaler.scaling.allocation import Domain
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from rollouts.machine import Observed, ObservedService
 from rollouts.rebuild import rebuild
@@ -95,7 +96,12 @@ class Snapshot:
     subjects: tuple[Subject, ...]  # sorted by key
     unresolved: tuple[tuple[InferenceWorkload, Unresolved], ...]
     patience_s: float  # a page may be missing this long before it is worth a word
-    others: Mapping[Domain, ResourceVector]  # held by pods of ours that belong to no subject's current revision
+    leftovers: Mapping[Domain, tuple[Hold, ...]]  # of pods of ours that belong to no subject's current revision
+
+    @property
+    def others(self) -> Mapping[Domain, ResourceVector]:
+        """What the leftovers hold, by domain."""
+        return {domain: add(*(hold.vector for hold in holds)) for domain, holds in self.leftovers.items()}
 
     def without(self, broken: Sequence[tuple[InferenceWorkload, Unresolved]]) -> Snapshot:
         """The same, with these workloads left alone."""
@@ -147,8 +153,8 @@ def take(store: Store, signals: Signals, activations: Activations, resolver: Res
             unresolved.append((workload, crashed(workload, error)))
     store.targets.keep(named)
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
-    others = _held_by_others(store, subjects, pods, resolver)
-    return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0, others)
+    leftovers = _leftovers(store, subjects, pods, resolver)
+    return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0, leftovers)
 
 
 def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
@@ -158,17 +164,17 @@ def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
     return Unresolved("ScalingActive", "InternalError", message)
 
 
-def _held_by_others(
+def _leftovers(
     store: Store,
     subjects: Sequence[Subject],
     pods: Mapping[tuple[str, str], Sequence[Pod]],
     resolver: Resolver,
-) -> dict[Domain, dict[str, int]]:
+) -> dict[Domain, tuple[Hold, ...]]:
     """What pods of ours hold whose workload is being deleted, cannot be resolved, or has another current revision."""
     counted = {
         (subject.key.namespace, subject.observed.current.name) for subject in subjects if subject.observed.current
     }
-    held: dict[Domain, dict[str, int]] = {}
+    held: dict[Domain, tuple[Hold, ...]] = {}
     for (namespace, revision), group in pods.items():
         stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
         live = [pod for pod in group if is_live(pod)]
@@ -177,7 +183,8 @@ def _held_by_others(
         leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
         demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
         domain = (project_of(namespace, resolver.operator), DEFAULT_POOL)
-        held[domain] = add(held.get(domain, {}), demand)
+        owner = str(WorkloadKey(namespace, (live[0].metadata.labels or {}).get(WORKLOAD_LABEL, "")))
+        held[domain] = (*held.get(domain, ()), Hold(owner, revision, demand))
     return held
 
 

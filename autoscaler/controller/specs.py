@@ -16,6 +16,7 @@ from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload,
 from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.scalable import digest_of
 from autoscaler.controller.signal_specs import Names, activation_of, signals_of
+from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector, add, pod_demand, times
 from autoscaler.model.workload import (
     DesiredPhase,
@@ -30,7 +31,6 @@ from autoscaler.model.workload import (
     WorkloadKey,
     WorkloadSpec,
 )
-from autoscaler.scaling.allocation import Domain
 from autoscaler.signals.engines import ENGINES, METRICS_PATH
 from autoscaler.signals.queries import NamedQuery
 from rollouts.revision import Revision, carried_annotations, identify, identity_of

@@ -135,6 +135,7 @@ class Grant:
     short: ResourceVector = field(default_factory=dict)  # what the refused replicas would still need, in thousandths
     free: ResourceVector = field(default_factory=dict)  # of the domain, after this grant
     limit: ResourceVector = field(default_factory=dict)  # of the domain; empty: unlimited
+    unheld: str = ""  # why what quota allows is not granted yet: its hold is not in the ledger
 
     @property
     def clipped(self) -> bool:

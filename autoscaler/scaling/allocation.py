@@ -11,10 +11,10 @@ from itertools import groupby
 from typing import Final
 
 from autoscaler.model.decision import Ask, Grant, ScalingDecision
+from autoscaler.model.quota import Domain
 from autoscaler.model.resources import EMPTY, ResourceVector, add, replicas_that_fit, times
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 
-Domain = tuple[str, str]  # project, node pool
 _NOBODY: Final[Mapping[Domain, ResourceVector]] = {}
 
 

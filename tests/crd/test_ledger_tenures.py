@@ -1,0 +1,112 @@
+"""QuotaLedgers on the real API server: what one tenure writes, another cannot write over without having seen it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoscaler.cluster.client import KubernetesClient, connect
+from autoscaler.cluster.errors import Conflict, Refused
+from autoscaler.cluster.quota.ledgers import Ledgers, name_of
+from autoscaler.model.quota import Hold, Ledger
+from tests.realcluster.cluster import Cluster
+
+GPU = "nvidia.com/gpu"
+DOMAIN = ("ml", "h100")
+PATH = "/apis/tidegate.dev/v1alpha1/namespaces/{}/quotaledgers"
+
+
+def ledger(limit: int, **gpus: int) -> Ledger:
+    holds = (Hold(f"ns/{name}", f"{name}-1a2b3c4d", {GPU: count * 1000}, 60.0) for name, count in gpus.items())
+    return Ledger({GPU: limit * 1000}, tuple(holds))
+
+
+@pytest.fixture
+async def api(crds: Cluster) -> AsyncIterator[KubernetesClient]:
+    client = await connect(Path(crds.kubeconfig))
+    yield client
+    await client.close()
+
+
+def stored(cluster: Cluster, namespace: str) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.get(f"{PATH.format(namespace)}/{name_of(DOMAIN)}")
+    return found
+
+
+async def tenure(api: KubernetesClient, namespace: str, epoch: int) -> Ledgers:
+    ledgers = Ledgers(api, namespace, epoch)
+    await ledgers.take_over()
+    return ledgers
+
+
+async def test_what_is_written_is_there_for_the_next_tenure(
+    crds: Cluster, api: KubernetesClient, namespace: str
+) -> None:
+    first = await tenure(api, namespace, 1)
+    assert first.confirmed == {}
+    await first.write(DOMAIN, ledger(12, llama=8))
+    await first.write(DOMAIN, ledger(12, llama=8, qwen=3))
+    assert stored(crds, namespace)["spec"]["holds"][1]["since"] == "1970-01-01T00:01:00Z"
+    second = await tenure(api, namespace, 2)
+    assert second.confirmed == first.confirmed == {DOMAIN: ledger(12, llama=8, qwen=3)}
+    assert stored(crds, namespace)["metadata"]["annotations"]["tidegate.dev/epoch"] == "2"
+
+
+async def test_an_unchanged_ledger_is_not_written(crds: Cluster, api: KubernetesClient, namespace: str) -> None:
+    ledgers = await tenure(api, namespace, 1)
+    await ledgers.write(DOMAIN, ledger(12, llama=8))
+    version = stored(crds, namespace)["metadata"]["resourceVersion"]
+    await ledgers.write(DOMAIN, ledger(12, llama=8))
+    assert stored(crds, namespace)["metadata"]["resourceVersion"] == version
+
+
+async def test_a_late_write_of_the_tenure_before_changes_nothing(
+    crds: Cluster, api: KubernetesClient, namespace: str
+) -> None:
+    """Also where the new one had nothing to change."""
+    old = await tenure(api, namespace, 1)
+    await old.write(DOMAIN, ledger(12, llama=8))
+    new = await tenure(api, namespace, 2)
+    with pytest.raises(Conflict, match="changed by somebody else"):
+        await old.write(DOMAIN, ledger(12, llama=8, qwen=4))
+    assert new.confirmed == {DOMAIN: ledger(12, llama=8)}
+    await new.write(DOMAIN, ledger(12, llama=12))
+    assert stored(crds, namespace)["spec"]["holds"][0]["vector"] == {GPU: 12_000}
+
+
+async def test_the_api_server_refuses_what_exceeds_the_limit(api: KubernetesClient, namespace: str) -> None:
+    ledgers = await tenure(api, namespace, 1)
+    await ledgers.write(DOMAIN, ledger(12, llama=8))
+    with pytest.raises(Refused, match="exceed the limit"):
+        await ledgers.write(DOMAIN, ledger(12, llama=8, qwen=5))
+    assert ledgers.confirmed == {DOMAIN: ledger(12, llama=8)}
+
+
+async def test_a_ledger_that_somebody_deleted_is_made_again_though_more_is_held_than_allowed(
+    crds: Cluster, api: KubernetesClient, namespace: str
+) -> None:
+    ledgers = await tenure(api, namespace, 1)
+    await ledgers.write(DOMAIN, ledger(12, llama=10))
+    crds.request("DELETE", f"{PATH.format(namespace)}/{name_of(DOMAIN)}")
+    with pytest.raises(Conflict):
+        await ledgers.write(DOMAIN, ledger(8, llama=10))
+    assert ledgers.confirmed == {}
+    await ledgers.write(DOMAIN, ledger(8, llama=10))
+    assert stored(crds, namespace)["spec"]["limit"] == {GPU: 8000}
+    assert ledgers.confirmed == {DOMAIN: ledger(8, llama=10)}
+
+
+async def test_an_object_of_another_name_stands_for_nothing(
+    crds: Cluster, api: KubernetesClient, namespace: str
+) -> None:
+    body = {
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": "QuotaLedger",
+        "metadata": {"name": "mine", "labels": {"tidegate.dev/project": "ml", "tidegate.dev/node-pool": "h100"}},
+        "spec": {"limit": {}, "holds": []},
+    }
+    assert crds.request("POST", PATH.format(namespace), body)[0] == 201
+    assert (await tenure(api, namespace, 1)).confirmed == {}

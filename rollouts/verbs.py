@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+ANNOTATION: Final = "tidegate.dev/rollout"
 
 
 class Verb(StrEnum):

@@ -110,8 +110,10 @@ class Store:
         self._pods_by_revision = Index[Pod, list[Pod]](resources.OWNER_REVISION_LABEL, _as_list)
         self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
         self.workloads = copies(resources.WORKLOADS, InferenceWorkload, "", changed)
-        self.deployments = copies(DEPLOYMENTS, Scalable, ours)
-        self.leader_worker_sets = copies(LEADER_WORKER_SETS, Scalable, ours, optional=True)
+        self._scalables_by_workload = Index[Scalable, list[Scalable]](ours, _as_list)
+        moved = self._scalables_by_workload.moved
+        self.deployments = copies(DEPLOYMENTS, Scalable, ours, moved=moved)
+        self.leader_worker_sets = copies(LEADER_WORKER_SETS, Scalable, ours, moved=moved, optional=True)
         self.scalables = {  # the revisions' objects, by where their kind lives
             DEPLOYMENTS: self.deployments,
             LEADER_WORKER_SETS: self.leader_worker_sets,
@@ -164,6 +166,10 @@ class Store:
     def revisions_by_workload(self) -> Mapping[GroupKey, dict[str, ControllerRevision]]:
         """Stored revisions by (namespace, workload), by name."""
         return self._revisions_by_workload
+
+    def scalables_by_workload(self) -> Mapping[GroupKey, list[Scalable]]:
+        """The revisions' objects by (namespace, workload)."""
+        return self._scalables_by_workload
 
     def slices_by_service(self) -> Mapping[GroupKey, list[EndpointSlice]]:
         """EndpointSlices by (namespace, Service)."""

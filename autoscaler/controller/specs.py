@@ -6,7 +6,7 @@ that says which condition to show, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -17,7 +17,7 @@ from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.scalable import digest_of
 from autoscaler.controller.signal_specs import Names, activation_of, signals_of
 from autoscaler.model.quota import Domain
-from autoscaler.model.resources import ResourceVector, add, pod_demand, times
+from autoscaler.model.resources import EMPTY, ResourceVector, add, pod_demand, times
 from autoscaler.model.workload import (
     DesiredPhase,
     Engine,
@@ -84,6 +84,8 @@ class Resolver:
         self._known: dict[str, tuple[int, WorkloadSpec | Unresolved]] = {}  # by uid
         self._newest: dict[str, tuple[object, tuple[Revision, int]]] = {}  # by uid: made from what, and what it is
         self._prices: dict[str, ResourceVector] = {}  # by uid: of a target's replica, as last seen
+        self._made_of: dict[str, dict[str, tuple[WorkloadSpec, WorkloadSpec]]] = {}  # by uid and revision: from, to
+        self._limited = _limited(operator)
 
     def resolve(self, workload: InferenceWorkload) -> WorkloadSpec | Unresolved:
         meta = workload.metadata
@@ -109,6 +111,30 @@ class Resolver:
             known = self._newest[meta.uid] = (made_from, (newest, collisions))
         return known[1]
 
+    def of_revision(self, spec: WorkloadSpec, name: str, content: Mapping[str, Any] | None) -> WorkloadSpec:
+        """The spec with what that revision is made of: a template edit changes neither port nor price of what runs."""
+        if content is None:
+            return spec
+        known = self._made_of.setdefault(spec.uid, {})
+        if name not in known or known[name][0] is not spec:
+            known[name] = (spec, of_revision(spec, content, self.operator.defaults.serving))
+        return known[name][1]
+
+    def limited_demands(
+        self, spec: WorkloadSpec, contents: Mapping[str, Mapping[str, Any]], names: Iterable[str]
+    ) -> dict[str, ResourceVector]:
+        """What one replica of each of these revisions takes of the project's limited resources; the unknown are left
+        out."""
+        limited = self._limited.get(spec.project, frozenset())
+        if not limited:
+            return dict.fromkeys(names, EMPTY)
+        found: dict[str, ResourceVector] = {}
+        for name in names:
+            if name in contents:
+                whole = self.of_revision(spec, name, contents[name]).per_replica
+                found[name] = {each: amount for each, amount in whole.items() if each in limited}
+        return found
+
     def price(self, uid: str, seen: ResourceVector | None) -> ResourceVector | None:
         """Of a replica of a target: what its pods show, else showed last; None where none was seen yet."""
         if seen is not None:
@@ -117,7 +143,7 @@ class Resolver:
 
     def forget_all_but(self, uids: Set[str]) -> None:
         """Drops what is remembered of deleted workloads."""
-        for memory in (self._known, self._newest, self._prices):
+        for memory in (self._known, self._newest, self._prices, self._made_of):
             for uid in memory.keys() - uids:
                 del memory[uid]
 
@@ -281,12 +307,23 @@ def demand_of_pods(identity: Mapping[str, Any], leaders: int, workers: int) -> R
     return add(times(leader, leaders), times(worker, workers))
 
 
-def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any]) -> WorkloadSpec:
-    """The spec with what the running revision is made of: a template edit changes neither its port nor its price."""
-    serving = msgspec.convert(identity, Serving)
-    if _group_of(serving) is None or serving.port is None:
+def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any], default: Serving | None) -> WorkloadSpec:
+    """The spec with what is served by that content; as it is where the content cannot be read."""
+    try:
+        serving = merged(msgspec.convert(identity, Serving), default)
+        if _group_of(serving) is None or serving.port is None:
+            return spec
+        return replace(spec, serving=_serving(serving, serving.port), per_replica=_demand(serving))
+    except (ValueError, _Wrong):
         return spec
-    return replace(spec, serving=_serving(serving, serving.port), per_replica=_demand(serving))
+
+
+def _limited(operator: Operator) -> dict[str, frozenset[str]]:
+    """Names of the resources that a project has a limit for, in any of its node pools."""
+    found: dict[str, frozenset[str]] = {}
+    for (project, _), limit in operator.limits.items():
+        found[project] = found.get(project, frozenset()) | limit.keys()
+    return found
 
 
 def _serving(serving: Serving, port: int) -> ServingSpec:

@@ -1,0 +1,175 @@
+"""The third part of a cycle: what all revisions ask of the ledgers, and what they get. Functions of frozen values.
+
+The growth of current revisions and the whole vectors of updates share one order (`rollouts.quota`). What runs already is
+never taken away here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from typing import Final
+
+from autoscaler.controller.steps import limits_of
+from autoscaler.controller.subject import Snapshot, Subject
+from autoscaler.model.decision import Grant, ScalingDecision
+from autoscaler.model.quota import Domain
+from autoscaler.model.quota import Ledger as StoredLedger
+from autoscaler.model.resources import EMPTY, ResourceVector, add, times
+from autoscaler.model.workload import Mode, WorkloadKey
+from rollouts import machine, planner, quota
+from rollouts.observed import Situation
+from rollouts.planner import Asker
+from rollouts.quota import Ask, Ledger, Verdict, replicas_in
+from rollouts.record import Phase
+
+Demands = Mapping[WorkloadKey, int]
+_NO_FOREIGN: Final[Mapping[Domain, ResourceVector]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What came of all asks."""
+
+    grants: Mapping[WorkloadKey, Grant]  # of the current revisions
+    verdicts: Mapping[WorkloadKey, Verdict]  # on updates
+
+
+def share(
+    seen: Snapshot,
+    decisions: Mapping[WorkloadKey, ScalingDecision],
+    contested: Set[WorkloadKey],
+    limits: Mapping[Domain, ResourceVector],
+    confirmed: Mapping[Domain, StoredLedger],
+    foreign: Mapping[Domain, ResourceVector] = _NO_FOREIGN,
+) -> Shares:
+    """Grants and verdicts of one cycle.
+
+    12 GPUs, A applies 4 and wants 10, B (older) applies 2 and wants 5: B gets 5, A gets 7.
+    """
+    wanted = {each.key: _wanted(each, decisions[each.key], each.key in contested, limits) for each in seen.subjects}
+    growth = {each.key: _growth(each, wanted[each.key], limits, seen.at_s) for each in seen.subjects}
+    free_to_act = [each for each in seen.subjects if each.key not in contested and each.spec.target is None]
+    updates = {each.key: _update(each, wanted[each.key], seen.at_s) for each in free_to_act}
+    asks = [each for each in (*growth.values(), *updates.values()) if each is not None]
+    verdicts = quota.share(asks, _ledgers(seen, limits, confirmed, foreign), seen.at_s)
+    return Shares(
+        {
+            each.key: _grant(each, decisions[each.key], wanted[each.key], growth[each.key], verdicts, limits)
+            for each in seen.subjects
+        },
+        {key: verdicts[ask.id] for key, ask in updates.items() if ask is not None},
+    )
+
+
+def _wanted(
+    subject: Subject, decision: ScalingDecision, contested: bool, limits: Mapping[Domain, ResourceVector]
+) -> int:
+    """What failed gives its quota back, whatever the policy wants; what may not grow takes none from others."""
+    spec, applied = subject.spec, decision.current
+    if subject.record.phase is Phase.FAILED:
+        return 0
+    if contested:
+        return min(decision.desired, applied)
+    if spec.mode is Mode.OBSERVE:
+        return applied
+    if not subject.priced and limits.get((spec.project, spec.node_pool)):
+        return min(decision.desired, max(1, applied))  # the first replica shows what one costs
+    return decision.desired
+
+
+def _asker(subject: Subject) -> Asker:
+    spec = subject.spec
+    return Asker(subject.key, spec.project, spec.priority.rank, spec.created_at)
+
+
+def _update(subject: Subject, wanted: int, now: float) -> Ask | None:
+    limits = limits_of(subject)
+    return machine.ask(limits, subject.record, subject.observed, wanted, now, _asker(subject))
+
+
+def _growth(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector], now: float) -> Ask | None:
+    if subject.spec.target is not None:
+        return _growth_of_target(subject, wanted, limits)
+    bounds = limits_of(subject)
+    assert bounds.rollout is not None
+    situation = Situation(bounds, bounds.rollout, subject.observed, wanted, now)
+    record = subject.record
+    if record.current is None:
+        record = replace(record, current=subject.observed.newest.name)
+    return planner.growth(situation, record, _asker(subject), wanted)
+
+
+def _growth_of_target(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector]) -> Ask | None:
+    spec, seen = subject.spec, subject.observed.current
+    domain = (spec.project, spec.node_pool)
+    limit = limits.get(domain, EMPTY)
+    per_replica = {name: amount for name, amount in spec.per_replica.items() if name in limit and amount}
+    if not per_replica or seen is None:
+        return None
+    hold = subject.observed.held(seen.name)
+    there = max(replicas_in(hold, per_replica), seen.replicas or 0, seen.live)
+    return Ask(
+        key=subject.key,
+        revision=seen.name,
+        project=spec.project,
+        pools=(spec.node_pool,),
+        priority_rank=spec.priority.rank,
+        since=spec.created_at,
+        per_replica=per_replica,
+        held=min(wanted, there),
+        wanted=wanted,
+        floor=spec.scaling.min_replicas,
+    )
+
+
+def _ledgers(
+    seen: Snapshot,
+    limits: Mapping[Domain, ResourceVector],
+    confirmed: Mapping[Domain, StoredLedger],
+    foreign: Mapping[Domain, ResourceVector],
+) -> dict[Domain, Ledger]:
+    """Limits, and what is taken of them: of each revision the larger of its hold and its pods, and pods of others."""
+    pods: dict[Domain, dict[str, ResourceVector]] = {domain: {} for domain in limits}
+    for subject in seen.subjects:
+        for domain, revision, vector in _taken(subject):
+            if domain in pods:
+                pods[domain][f"{subject.key} {revision}"] = vector
+    found = {}
+    for domain, limit in limits.items():
+        stored = confirmed.get(domain)
+        held = {f"{hold.owner} {hold.revision}": hold.vector for hold in stored.holds} if stored else {}
+        for hold in seen.leftovers.get(domain, ()):
+            pods[domain][f"{hold.owner} {hold.revision}"] = hold.vector
+        found[domain] = Ledger(limit, add(quota.in_use(held, pods[domain]), foreign.get(domain, EMPTY)))
+    return found
+
+
+def _taken(subject: Subject) -> Iterable[tuple[Domain, str, ResourceVector]]:
+    """What the pods of each of its revisions have, and what is written of them already."""
+    observed, spec = subject.observed, subject.spec
+    there = (observed.current, *observed.others) if observed.current is not None else observed.others
+    for each in there:
+        per_replica = observed.per_replica.get(each.name, spec.per_replica)
+        hold = observed.hold(each.name)
+        pool = hold.pool if hold is not None else spec.node_pool
+        yield (spec.project, pool), each.name, times(per_replica, max(each.replicas or 0, each.live))
+
+
+def _grant(
+    subject: Subject,
+    decision: ScalingDecision,
+    wanted: int,
+    ask: Ask | None,
+    verdicts: Mapping[quota.AskId, Verdict],
+    limits: Mapping[Domain, ResourceVector],
+) -> Grant:
+    domain = (subject.spec.project, subject.spec.node_pool)
+    limit = limits.get(domain, EMPTY)
+    if ask is None:
+        return Grant(subject.key, wanted, wanted, limit=limit)
+    verdict = verdicts[ask.id]
+    seen = subject.observed.current
+    applied = (seen.replicas if seen else None) or 0
+    granted = min(wanted, max(verdict.replicas, applied))
+    return Grant(subject.key, granted, wanted, verdict.short, verdict.free, limit)

@@ -8,7 +8,7 @@ Service, only that key of the selector and the annotation with our epoch are our
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -18,7 +18,8 @@ from autoscaler.cluster.errors import Conflict, Foreign, NotFound
 from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import metadata_of, owned
-from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, Service
+from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, EndpointSlice, Service
+from autoscaler.cluster.traffic.endpoints import ready_pods
 from autoscaler.model.workload import Protocol, WorkloadSpec
 from rollouts.machine import ObservedService
 from rollouts.revision import NO_REVISION, is_revision_of
@@ -28,10 +29,15 @@ def update_service_name(service: str) -> str:
     return f"{service}-update"
 
 
-def observe(name: str, service: Service | None) -> ObservedService:
-    """What the Service selects now."""
+def observe(name: str, service: Service | None, slices: Iterable[EndpointSlice] = ()) -> ObservedService:
+    """What the Service selects now, and by its EndpointSlices, whom it really leads to.
+
+    Without any slice that is unknown: a Service has one from the moment that its controller has seen it.
+    """
     selector = (service.spec.selector or {}) if service else {}
-    return ObservedService(name, service is not None, selector.get(REVISION_LABEL))
+    told = list(slices)
+    endpoints = ready_pods(told) if told else None
+    return ObservedService(name, service is not None, selector.get(REVISION_LABEL), endpoints)
 
 
 class ServiceTraffic:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
+from autoscaler.controller.deciding import Decided
+from autoscaler.controller.reserving import Reservations
 from autoscaler.controller.steps import limits_of
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.decision import Grant, ScalingDecision
@@ -17,7 +19,11 @@ from autoscaler.model.quota import Domain
 from autoscaler.model.quota import Ledger as StoredLedger
 from autoscaler.model.resources import EMPTY, ResourceVector, add, times
 from autoscaler.model.workload import Mode, WorkloadKey
+from autoscaler.scaling.holds import Change, Holder, covered, wish
+from autoscaler.scaling.together import unbounded, whole_demand
 from rollouts import machine, planner, quota
+from rollouts.commands import Hold, Release
+from rollouts.machine import Step
 from rollouts.observed import Situation
 from rollouts.planner import Asker
 from rollouts.quota import Ask, Ledger, Verdict, replicas_in
@@ -60,6 +66,87 @@ def share(
         },
         {key: verdicts[ask.id] for key, ask in updates.items() if ask is not None},
     )
+
+
+def with_demand(seen: Snapshot, decided: Decided) -> Snapshot:
+    """With what the whole demand needs, where two revisions share it or are about to."""
+
+    def told(subject: Subject) -> Subject:
+        coming = decided.of_coming.get(subject.key)
+        observed = replace(
+            subject.observed,
+            desired=whole_demand(decided.of_current[subject.key], coming),
+            update_desired=unbounded(coming) if coming is not None else 0,
+        )
+        return replace(subject, observed=observed)
+
+    subjects = (told(each) if each.changing else each for each in seen.subjects)
+    return replace(seen, subjects=tuple(subjects))
+
+
+def with_verdicts(seen: Snapshot, verdicts: Mapping[WorkloadKey, Verdict]) -> Snapshot:
+    """With what came of the updates' asks."""
+    subjects = tuple(
+        replace(each, observed=replace(each.observed, verdict=verdicts[each.key])) if each.key in verdicts else each
+        for each in seen.subjects
+    )
+    return replace(seen, subjects=subjects) if verdicts else seen
+
+
+def changes(
+    seen: Snapshot, steps: Mapping[WorkloadKey, Step], grants: Mapping[WorkloadKey, Grant], barred: Set[WorkloadKey]
+) -> list[Change]:
+    """What all workloads want to be written in the ledgers: what gives back first."""
+    less: list[Change] = []
+    more: list[Change] = []
+    for subject in seen.subjects:
+        if subject.key in barred:
+            continue
+        if subject.spec.target is not None:
+            holder = _holder(subject, grants[subject.key])
+            shrinks = holder.granted <= holder.applied
+            (less if shrinks else more).append(wish(holder))
+            continue
+        for command in steps[subject.key].commands:
+            match command:
+                case Release(revision):
+                    less.append(Change(str(subject.key), revision))
+                case Hold(revision, pool, vector):
+                    held = subject.observed.held(revision)
+                    rises = any(amount > held.get(name, 0) for name, amount in vector.items())
+                    domain = (subject.spec.project, pool)
+                    (more if rises else less).append(Change(str(subject.key), revision, domain, vector))
+    return [*less, *more]
+
+
+def held(
+    seen: Snapshot,
+    grants: Mapping[WorkloadKey, Grant],
+    reservations: Reservations,
+    limits: Mapping[Domain, ResourceVector],
+) -> Mapping[WorkloadKey, Grant]:
+    """Grants of targets are cut to what their ledger confirms."""
+    confirmed, found = reservations.confirmed, dict(grants)
+    for subject in seen.subjects:
+        grant = grants[subject.key]
+        domain = (subject.spec.project, subject.spec.node_pool)
+        limit = limits.get(domain)
+        if subject.spec.target is None or limit is None:
+            continue
+        may = covered(_holder(subject, grant), limit, confirmed.get(domain))
+        if may < grant.granted:
+            why = reservations.troubles.get(domain, "its QuotaLedger is being written")
+            found[subject.key] = replace(grant, granted=may, unheld=why)
+    return found
+
+
+def _holder(subject: Subject, grant: Grant) -> Holder:
+    """A target with what it has and shall have."""
+    seen, spec = subject.observed.current, subject.spec
+    assert seen is not None  # a target that was not seen is no subject
+    domain = (spec.project, spec.node_pool)
+    applied = seen.replicas or 0
+    return Holder(domain, str(subject.key), seen.name, spec.per_replica, grant.granted, applied, seen.live)
 
 
 def _wanted(

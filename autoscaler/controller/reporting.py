@@ -14,7 +14,7 @@ from autoscaler.cluster.status import (
 from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
 from autoscaler.controller.phases import phase_of
-from autoscaler.controller.snapshot import Snapshot, Subject
+from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.controller.specs import Operator, Unresolved
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.foreign import Measure

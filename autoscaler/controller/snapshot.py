@@ -28,6 +28,7 @@ from autoscaler.model.resources import ResourceVector, add, largest
 from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import Mode, RevisionKey, TargetKey, TargetSpec, WorkloadKey, WorkloadSpec
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
+from autoscaler.signals.warmups import WarmUps
 from rollouts import intent, planner, verbs
 from rollouts.observed import Observed, ObservedHold, ObservedRevision
 from rollouts.record import Phase, Record
@@ -40,7 +41,13 @@ log = structlog.get_logger()
 
 
 def take(
-    store: Store, signals: Signals, activations: Activations, resolver: Resolver, ledgers: Ledgers, now: float
+    store: Store,
+    signals: Signals,
+    activations: Activations,
+    resolver: Resolver,
+    ledgers: Ledgers,
+    now: float,
+    warm_ups: WarmUps,
 ) -> Snapshot:
     """Reads the copies, the readings and the activation pages; waits for nothing. `ledgers`: as last confirmed."""
     readings = signals.readings(now)
@@ -75,6 +82,7 @@ def take(
             else:
                 own = holds.get(str(spec.key), ())
                 subject = _subject(store, workload, spec, kept, pods, own, readings, activation, resolver, now)
+                subject = _warmed(subject, warm_ups)
             rival = rival_of(subject, claims, scalers)
             subjects.append(replace(subject, rival=rival) if rival else subject)
         except Exception as error:  # one odd object must not stop the others
@@ -183,6 +191,17 @@ def _subject(
         kind=kind_of(store, spec.key.namespace, current, there.contents.get(current)),
         follows=store.follows(spec.key.namespace),
     )
+
+
+def _warmed(subject: Subject, warm_ups: WarmUps) -> Subject:
+    """With how many replicas of the update have had their warm-up requests."""
+    rollout = subject.record.rollout
+    if rollout is None or subject.spec.rollout.warmup is None:
+        return subject
+    pods = subject.revisions.of(rollout.revision).pods
+    warm = warm_ups.warm(RevisionKey(subject.key, rollout.revision), pods)
+    others = (replace(each, warm=warm) if each.name == rollout.revision else each for each in subject.observed.others)
+    return replace(subject, observed=replace(subject.observed, others=tuple(others)))
 
 
 def _bounded(spec: WorkloadSpec, record: Record) -> WorkloadSpec:
@@ -326,6 +345,31 @@ def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[TargetKey, Scrap
             if each.pods and current is not None and name != current.name:
                 targets[RevisionKey(subject.key, name)] = _target(subject.specs[name], each.pods, False, name, True)
     return targets
+
+
+def updates(snapshot: Snapshot) -> frozenset[RevisionKey]:
+    """The updates that there are."""
+    return frozenset(
+        RevisionKey(each.key, each.record.rollout.revision)
+        for each in snapshot.subjects
+        if each.record.rollout is not None
+    )
+
+
+def busy(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+    """Namespace, and name of workload, Service or route, of all that an update waits for."""
+    names = (
+        (each.key.namespace, name)
+        for each in snapshot.subjects
+        if each.changing
+        for name in (
+            each.key.name,
+            each.traffic.service.name,
+            each.traffic.update_service.name,
+            each.spec.route.name if each.spec.route is not None else each.key.name,
+        )
+    )
+    return frozenset(names)
 
 
 def _target(

@@ -74,6 +74,11 @@ class Subject:
         """Is there more than the current revision at rest?"""
         return self.record.rollout is not None or bool(self.record.leaving)
 
+    @property
+    def changing(self) -> bool:
+        """Is there an update, or is one about to begin?"""
+        return self.updating or (self.spec.target is None and self.observed.newest.name != self.record.current)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -42,7 +42,7 @@ from autoscaler.model.decision import Observation
 from autoscaler.model.quota import Domain, Hold
 from autoscaler.model.resources import ResourceVector, add, largest
 from autoscaler.model.signal import Activation, WorkloadSignals
-from autoscaler.model.workload import Mode, TargetSpec, WorkloadKey, WorkloadSpec
+from autoscaler.model.workload import Mode, TargetKey, TargetSpec, WorkloadKey, WorkloadSpec
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from rollouts.machine import Observed, ObservedService
 from rollouts.rebuild import rebuild
@@ -390,9 +390,9 @@ def _address(pod: Pod) -> PodAddress:
     return PodAddress(meta.name, meta.uid, pod.status.pod_ip or "", meta.creation_timestamp or "")
 
 
-def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[WorkloadKey, ScrapeTarget]:
+def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[TargetKey, ScrapeTarget]:
     """The pods to scrape: those that serve, where a signal or what is republished needs them."""
-    targets = {}
+    targets: dict[TargetKey, ScrapeTarget] = {}
     for subject in snapshot.subjects:
         serving, signals = subject.spec.serving, subject.spec.scaling.signals
         if subject.pods and (signals or republish):

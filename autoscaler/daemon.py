@@ -42,6 +42,7 @@ from autoscaler.signals.prometheus_pods import PrometheusPods
 from autoscaler.signals.query_poller import QueryPoller
 from autoscaler.signals.scraper import PodScraper
 from autoscaler.signals.sources import SignalSources
+from autoscaler.signals.warmups import WarmUps
 from autoscaler.wiring import (
     access_of,
     gpu_interval_s,
@@ -219,7 +220,9 @@ class Daemon:
         self._gpus = _gpus_of(config, clock.now)
         self._queries = QueryPoller(clock.now, access_of(config.prometheus) or NOWHERE, queries_of(config))
         self._pages = ActivationPages(page_urls(config), clock.now)
-        self._sources = SignalSources(self._signals, self._gpus, self._queries, self._pages)
+        self._counters = _counters_of(config, clock.now, self._signals)
+        self._sources = SignalSources(self._signals, self._gpus, self._queries, self._pages, self._counters)
+        self._warm_ups = WarmUps(clock.now)
         self._sources.has_prometheus = config.prometheus.url is not None
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
@@ -257,6 +260,7 @@ class Daemon:
                 "store": self._store.run,
                 "election": self._election.run,
                 "signals": self._signals.run,
+                "warm-ups": self._warm_ups.run,
                 "gpus": self._gpus.run,
                 "queries": self._queries.run,
                 "pages": self._pages.run,
@@ -264,6 +268,8 @@ class Daemon:
                 "events": self._events.run,
                 "reload": self._reload.run,
             }
+            if self._counters is not None:
+                parts["counters"] = self._counters.run
             tasks = [group.create_task(_named(name, part)) for name, part in parts.items()]
             loop = group.create_task(_named("loop", self._loop.run, ends=stopped.is_set))
             await stopped.wait()
@@ -311,6 +317,8 @@ class Daemon:
         """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
         self._pages.set_pages(page_urls(config))
         _limit(self._signals, config)
+        if self._counters is not None:
+            _limit(self._counters, config)
         self._take_prometheus(config)
         self._recall.kept = kept_of(config)
         self._cycle.reconfigure(operator, statuses_per_cycle(config))
@@ -377,6 +385,13 @@ def _signals_of(config: Config, clock: Callable[[], float]) -> PodScraper | Prom
     access = access_of(config.prometheus)
     if config.signals.source is Source.PROMETHEUS and access is not None:
         return PrometheusPods(clock, access, labels_of(config.prometheus), config.prometheus.scrape_interval)
+    return PodScraper(clock, **scrape_limits(config), concurrency=config.scrape.concurrency)
+
+
+def _counters_of(config: Config, clock: Callable[[], float], signals: PodScraper | PrometheusPods) -> PodScraper | None:
+    """Who counts the requests of pods on their own pages while they are updated; None where `signals` does."""
+    if isinstance(signals, PodScraper):
+        return None
     return PodScraper(clock, **scrape_limits(config), concurrency=config.scrape.concurrency)
 
 

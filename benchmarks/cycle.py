@@ -31,7 +31,7 @@ from autoscaler.controller.snapshot import Snapshot
 from autoscaler.controller.specs import Operator
 from autoscaler.daemon import SEARCH_EVERY
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, WorkloadSignals
-from autoscaler.model.workload import ActivationQuery, ActivationSpec, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, TargetKey
 from autoscaler.signals.pages import ACTIVITY
 from autoscaler.signals.readings import KEPT_SAMPLES
 from autoscaler.signals.targets import ScrapeTarget
@@ -125,15 +125,15 @@ class Readings:
 
     def __init__(self) -> None:
         self.load: dict[str, float] = {}
-        self._targets: Mapping[WorkloadKey, ScrapeTarget] = {}
+        self._targets: Mapping[TargetKey, ScrapeTarget] = {}
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         self._targets = targets
 
-    def readings(self, now_s: float) -> Mapping[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> Mapping[TargetKey, WorkloadSignals]:
         return {key: self._of(key, target, now_s) for key, target in self._targets.items()}
 
-    def _of(self, key: WorkloadKey, target: ScrapeTarget, now_s: float) -> WorkloadSignals:
+    def _of(self, key: TargetKey, target: ScrapeTarget, now_s: float) -> WorkloadSignals:
         load = self.load.get(key.name, LOAD)
         readings = {
             spec.name: self._reading(spec.name, LEVELS.get(spec.name, load), len(target.pods), now_s)

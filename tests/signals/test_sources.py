@@ -8,7 +8,7 @@ import pytest
 
 from autoscaler.model.foreign import Measure
 from autoscaler.model.signal import Activation, Quality, Reading, Shape, SignalSpec, WorkloadSignals
-from autoscaler.model.workload import ActivationQuery, ActivationSpec, Engine, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, Engine, TargetKey, WorkloadKey
 from autoscaler.signals.activation import ActivationPages
 from autoscaler.signals.prometheus import Access
 from autoscaler.signals.queries import Outcome, named_query
@@ -30,12 +30,12 @@ class Reader:
     effective_period_s = 1.0
 
     def __init__(self) -> None:
-        self.targets: Mapping[WorkloadKey, ScrapeTarget] = {}
+        self.targets: Mapping[TargetKey, ScrapeTarget] = {}
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         self.targets = targets
 
-    def readings(self, now_s: float) -> dict[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> dict[TargetKey, WorkloadSignals]:
         return {
             key: WorkloadSignals({s.name: Reading(s.name, 3.0, Quality.FRESH) for s in target.signals}, ACTIVITY)
             for key, target in self.targets.items()

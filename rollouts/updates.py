@@ -127,7 +127,7 @@ def _queued(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         names = ", ".join(each.revision for each in record.leaving)
         return f"waits until the pods of {names} are gone"
     if rollout.not_before is not None and seen.now < rollout.not_before:
-        return f"its pods were not placed; tries again in {rollout.not_before - seen.now:.0f} s"
+        return "its pods were not placed; it is tried again after a while"
     if planner.covered(seen, rollout.revision, rollout.size):
         hold = seen.observed.hold(rollout.revision)
         if rollout.pool is not None:
@@ -320,7 +320,7 @@ def _paused(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     if _unwritten(seen, rollout):
         return replace(record, rollout=replace(rollout, weight=rollout.verified))
     if pause.until is not None:
-        return f"paused at {rollout.weight} % for {pause.until - seen.now:.0f} s more"
+        return f"paused at {rollout.weight} % until the step's pause is over"
     return f"paused at {rollout.weight} % by {'rollout.paused' if pause.by is PausedBy.SPEC else 'a person'}"
 
 

@@ -25,9 +25,10 @@ class Verb(StrEnum):
 class VerbRequest:
     """One asking. It counts for the update of this revision only."""
 
-    verb: Verb
+    verb: Verb | None  # None: it was not understood
     revision: str
     text: str  # the annotation as written
+    problem: str = ""  # why it was not understood
 
 
 def parse(text: str) -> VerbRequest | str:

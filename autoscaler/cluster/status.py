@@ -16,7 +16,9 @@ from autoscaler.model.report import Status as ConditionStatus
 from rollouts.record import PHASES_OF_CURRENT, Phase, Record
 
 NUMBERS_EVERY_S: Final = 30.0  # plain numbers are not worth a write of their own more often
-_NUMBERS: Final = frozenset({"ageSeconds", "value", "recommended", "message", "phaseMessage", "observedGeneration"})
+_NUMBERS: Final = frozenset(
+    {"ageSeconds", "value", "recommended", "message", "phaseMessage", "observedGeneration", "gpusFree", "gpusShort"}
+)
 
 
 def timestamp(at_s: float) -> str:

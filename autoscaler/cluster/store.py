@@ -136,7 +136,10 @@ class Store:
                 resources.HTTP_ROUTES, HTTPRoute, "", moved=self._poking("", _forget), optional=True
             )
             self.endpoint_slices = copies(
-                resources.ENDPOINT_SLICES, EndpointSlice, "", moved=self._poking(resources.SERVICE_LABEL, self._slices_by_service.moved)
+                resources.ENDPOINT_SLICES,
+                EndpointSlice,
+                "",
+                moved=self._poking(resources.SERVICE_LABEL, self._slices_by_service.moved),
             )
 
     def watch_closely(self, names: frozenset[GroupKey]) -> None:

@@ -39,9 +39,7 @@ from autoscaler.controller.specs import Operator, Resolver
 from autoscaler.controller.steps import Fences, fences, step_of
 from autoscaler.controller.subject import Snapshot, Subject, key_of
 from autoscaler.model.decision import Grant
-from autoscaler.model.quota import Domain
 from autoscaler.model.report import CycleReport
-from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import WorkloadKey
 from autoscaler.scaling.holds import after
 from autoscaler.signals.warmups import WarmUps
@@ -305,8 +303,9 @@ class Cycle:
         }
         before = reporting.Before(self._told, self._desired)
         waiting = {key: step.waiting for key, step in self._steps.items() if step.waiting is not None}
-        told = reporting.Told(waited, rebuilt, before, waiting)
-        return reporting.compose(seen, decided.of_current, grants, outcomes, told, self._resolver.operator)
+        frozen = {key: step.broken for key, step in self._steps.items() if step.broken is not None}
+        known = reporting.Known(waited, rebuilt, waiting, frozen)
+        return reporting.compose(seen, decided.of_current, grants, outcomes, known, before, self._resolver.operator)
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:
         """Runs one workload's step; the one place that turns its errors into a value."""
@@ -343,7 +342,7 @@ class Cycle:
         latest = self._store.workloads.find(*subject.key) or subject.workload
         scaled = next((each for each in driver.done if isinstance(each, HaveReplicas)), None)
         record, reasons = (step.record, step.reasons) if driver.recorded else (subject.stored, ())
-        return Outcome(latest, record, scaled, reasons, trouble)
+        return Outcome(latest, record, scaled, reasons, trouble, subject.stored if driver.recorded else None)
 
     def _still_wanted(self, key: WorkloadKey, command: Command) -> bool:
         newest = self._steps.get(key)

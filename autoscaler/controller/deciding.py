@@ -1,4 +1,4 @@
-"""The second part of a cycle: how many replicas each revision should have by its own demand. Functions of frozen values."""
+"""The second part of a cycle: how many replicas each revision should have by its own demand."""
 
 from __future__ import annotations
 

@@ -100,7 +100,11 @@ class Ports:
         )
 
     def _revisions(
-        self, subject: Subject, workload: InferenceWorkload, tenure: Tenure, stamp_traffic: Callable[[], Awaitable[None]]
+        self,
+        subject: Subject,
+        workload: InferenceWorkload,
+        tenure: Tenure,
+        stamp_traffic: Callable[[], Awaitable[None]],
     ) -> ScalableRevisions:
         operator = self.operator()
         return ScalableRevisions(

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL, ControllerRevision, Pod, TargetPod
+from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL, Pod, TargetPod
 from autoscaler.cluster.scalable import is_live
 from autoscaler.cluster.scalers import by_target
 from autoscaler.cluster.status import record_of
@@ -18,7 +18,7 @@ from autoscaler.cluster.targets import SeenTarget, Unseen
 from autoscaler.controller import revisions
 from autoscaler.controller.kinds import kind_of, shape_of
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.revisions import Revisions, Traffic
+from autoscaler.controller.revisions import Revisions
 from autoscaler.controller.rivals import claims_of, rival_of
 from autoscaler.controller.specs import DEFAULT_POOL, Resolver, Unresolved, demand_of_pods, project_of
 from autoscaler.controller.subject import NO_SERVICE, Coming, Snapshot, Subject, key_of
@@ -238,9 +238,7 @@ def _observation(
     )
 
 
-def _coming(
-    specs: Mapping[str, WorkloadSpec], record: Record, there: Revisions, readings: Readings
-) -> Coming | None:
+def _coming(specs: Mapping[str, WorkloadSpec], record: Record, there: Revisions, readings: Readings) -> Coming | None:
     """The update and what its own pods show, once it takes traffic."""
     rollout = record.rollout
     if rollout is None or not rollout.served or planner.runs(rollout) is None:
@@ -260,9 +258,13 @@ def _coming(
     return Coming(spec, observation)
 
 
-def _verb(workload: InferenceWorkload) -> verbs.VerbRequest | str | None:
+def _verb(workload: InferenceWorkload) -> verbs.VerbRequest | None:
+    """What a person asks of the update; what cannot be understood is noted as handled, too, and told once."""
     text = (workload.metadata.annotations or {}).get(verbs.ANNOTATION)
-    return verbs.parse(text) if text else None
+    if not text:
+        return None
+    found = verbs.parse(text)
+    return found if isinstance(found, verbs.VerbRequest) else verbs.VerbRequest(None, "", text, found)
 
 
 def _of_target(

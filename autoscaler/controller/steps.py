@@ -11,7 +11,6 @@ from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey
 from rollouts import machine, target
 from rollouts.machine import Step
 from rollouts.observed import Limits, ObservedRevision
-from rollouts.verbs import VerbRequest
 
 LATE_WRITE_MOST_S: Final = 60.0  # kube-apiserver ends a request by then (--request-timeout)
 
@@ -63,7 +62,7 @@ def limits_of(subject: Subject, fence: Fences | None = None) -> Limits:
         epoch=fence.epoch if fence is not None else None,
         may_lower=fence is None or (fence.unstamped == 0 and subject.follows),
         rollout=replace(spec.rollout, paused=spec.rollout.paused or spec.mode is Mode.PAUSED),
-        verb=subject.verb if isinstance(subject.verb, VerbRequest) else None,
+        verb=subject.verb,
     )
 
 

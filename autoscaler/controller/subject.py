@@ -49,7 +49,7 @@ class Subject:
     traffic: Traffic = field(default_factory=lambda: Traffic(NO_SERVICE, NO_SERVICE))
     specs: Mapping[str, WorkloadSpec] = field(default_factory=dict)  # by revision, with the bounds of now
     coming: Coming | None = None
-    verb: VerbRequest | str | None = None  # what a person asks of the update; a sentence where it cannot be understood
+    verb: VerbRequest | None = None  # what a person asks of the update
     there: Scalable | None = None  # the current revision's object
     rival: Rival | None = None
     kind: Kind = deployment.KIND  # of the current revision

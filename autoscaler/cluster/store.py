@@ -27,6 +27,7 @@ from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 T = TypeVar("T", bound=HasMetadata)
 Group = TypeVar("Group")
 GroupKey = tuple[str, str]  # namespace, value of a label
+Moved = Callable[[T | None, T | None], None]  # a copy lost the one object and gained the other
 
 
 class Copies(dict[str, Watched[T]]):
@@ -113,7 +114,7 @@ class Store:
         self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
         self.workloads = copies(resources.WORKLOADS, InferenceWorkload, "", changed)
         self._scalables_by_workload = Index[Scalable, list[Scalable]](ours, _as_list)
-        moved = self._poking(ours, self._scalables_by_workload.moved)
+        moved: Moved[Scalable] = self._poking(ours, self._scalables_by_workload.moved)
         self.deployments = copies(DEPLOYMENTS, Scalable, ours, moved=moved)
         self.leader_worker_sets = copies(LEADER_WORKER_SETS, Scalable, ours, moved=moved, optional=True)
         self.scalables = {  # the revisions' objects, by where their kind lives
@@ -146,7 +147,7 @@ class Store:
         """Changes of objects of these workloads, Services and routes cannot wait for the next tick either."""
         self._close = names
 
-    def _poking(self, label: str, moved: Callable[[T | None, T | None], None]) -> Callable[[T | None, T | None], None]:
+    def _poking(self, label: str, moved: Moved[T]) -> Moved[T]:
         """`moved`, and a poke where the object is closely watched: by that label, or by its own name."""
 
         def poke(before: T | None, after: T | None) -> None:

@@ -76,7 +76,7 @@ class Cycle:
         """`tenure`: what may be written with; None while this process does not lead."""
         self._recall = recall or Recall(clock, None)
         self._reservations = Reservations(ledger_namespace)
-        self._warm_ups = warm_ups or WarmUps()
+        self._warm_ups = warm_ups or WarmUps(clock)
         self._ports = Ports(store, self._reservations, self._warm_ups, lambda: self._resolver.operator)
         self._tenure = tenure
         self._epoch: int | None = None  # of the tenure that the last cycle acted in

@@ -1,6 +1,6 @@
 """The third part of a cycle: what all revisions ask of the ledgers, and what they get. Functions of frozen values.
 
-The growth of current revisions and the whole vectors of updates share one order (`rollouts.quota`). What runs already is
+The growth of current revisions and the whole vectors of updates share one order (`rollouts.quota`). What runs is
 never taken away here.
 """
 

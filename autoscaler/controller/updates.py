@@ -137,9 +137,7 @@ def _ended(before: Record, after: Record) -> Iterator[EventReport]:
 
 
 def _moved(was: Rollout | None, now: Rollout | None, told: str | None) -> Iterator[EventReport]:
-    if now is None or (
-        was is not None and (was.revision, was.phase, was.since) == (now.revision, now.phase, now.since)
-    ):
+    if now is None or _place(was) == _place(now):
         return
     note = told or f"revision {now.revision}: {now.phase.value}"
     resumed = was is not None and was.revision == now.revision and was.phase is Phase.PAUSED and now.phase in ACTIVE
@@ -162,6 +160,10 @@ def _moved(was: Rollout | None, now: Rollout | None, told: str | None) -> Iterat
             yield EventReport("RolledBack", note, warning=True)
         case _:
             return
+
+
+def _place(rollout: Rollout | None) -> tuple[str, Phase, float] | None:
+    return (rollout.revision, rollout.phase, rollout.since) if rollout is not None else None
 
 
 # --- status ---

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 ANNOTATION: Final = "tidegate.dev/rollout"
+LONGEST: Final = 253  # characters: the status remembers the text
 
 
 class Verb(StrEnum):
@@ -33,12 +34,14 @@ class VerbRequest:
 
 def parse(text: str) -> VerbRequest | str:
     """The request, or the sentence that says what is wrong with it."""
+    if len(text) > LONGEST:
+        return f"the verb has {len(text)} characters; allowed: at most {LONGEST}"
     words = text.split()
     allowed = ", ".join(verb.value for verb in Verb)
     if len(words) != 3:
-        return f'{text[:200]!r} is not "<verb> <revision> <time>"; verbs: {allowed}'
+        return f'{text!r} is not "<verb> <revision> <time>"; verbs: {allowed}'
     verb, revision, _ = words
     known = {each.value: each for each in Verb}
     if verb not in known:
-        return f"{verb[:64]!r} is not a verb; allowed: {allowed}"
+        return f"{verb!r} is not a verb; allowed: {allowed}"
     return VerbRequest(known[verb], revision, text)

@@ -250,6 +250,11 @@ def test_a_verb_that_nobody_knows_is_refused_with_the_allowed_ones(text: str) ->
     assert "promote-full" in found
 
 
+def test_a_verb_is_no_longer_than_the_status_can_remember() -> None:
+    assert not isinstance(parse(f"abort llama-1 {'x' * 239}"), str)
+    assert parse(f"abort llama-1 {'x' * 240}") == "the verb has 254 characters; allowed: at most 253"
+
+
 def test_a_verb_is_obeyed_once_and_only_for_the_revision_that_it_names() -> None:
     world = World().serving().edit("b").until(Phase.STARTING).ask(Verb.ABORT, "c")
     world.cycle()

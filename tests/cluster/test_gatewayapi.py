@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from autoscaler.cluster.resources import EndpointSlice, HTTPRoute, Service
 from autoscaler.cluster.traffic import service as service_traffic
-from autoscaler.cluster.traffic.endpoints import ready_pods
 from autoscaler.cluster.traffic.gatewayapi import (
     ObservedRoute,
     RuleAddress,
@@ -25,6 +24,7 @@ from autoscaler.cluster.traffic.gatewayapi import (
     seconds_of,
     timeout_warning,
 )
+from autoscaler.cluster.traffic.service import ready_pods
 from rollouts import observed
 from tests.cluster.routes import ADDRESS, GATEWAY, GOOD, RULES, owner, parent, ref, route, serving, told
 

@@ -16,7 +16,6 @@ from autoscaler.cluster.errors import Conflict, Foreign, NotFound, Refused
 from autoscaler.cluster.resources import HTTPRoute
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.traffic import service as service_traffic
-from autoscaler.cluster.traffic.endpoints import ready_pods
 from autoscaler.cluster.traffic.gatewayapi import (
     ObservedRoute,
     RouteTraffic,
@@ -27,6 +26,7 @@ from autoscaler.cluster.traffic.gatewayapi import (
     observe,
     route_of,
 )
+from autoscaler.cluster.traffic.service import ready_pods
 from tests.cluster.copying import until
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.gateway import Gateway

@@ -18,8 +18,7 @@ from autoscaler.cluster.errors import Conflict, Foreign, NotFound
 from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import metadata_of, owned
-from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, EndpointSlice, Service
-from autoscaler.cluster.traffic.endpoints import ready_pods
+from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, Endpoint, EndpointSlice, Service
 from autoscaler.model.workload import Protocol, WorkloadSpec
 from rollouts.machine import ObservedService
 from rollouts.revision import NO_REVISION, is_revision_of
@@ -38,6 +37,21 @@ def observe(name: str, service: Service | None, slices: Iterable[EndpointSlice] 
     told = list(slices)
     endpoints = ready_pods(told) if told else None
     return ObservedService(name, service is not None, selector.get(REVISION_LABEL), endpoints)
+
+
+def ready_pods(slices: Iterable[EndpointSlice]) -> frozenset[str]:
+    """Names of the pods that one Service's slices call ready; an endpoint that is no pod stands there by its address,
+    in words that are no pod's name.
+    """
+    endpoints = (each for slice_ in slices for each in slice_.endpoints or ())
+    return frozenset(_name(each) for each in endpoints if each.conditions.ready is not False)
+
+
+def _name(endpoint: Endpoint) -> str:
+    target = endpoint.target_ref
+    if target is not None and target.kind == "Pod" and target.name:
+        return target.name
+    return f"address {', '.join(endpoint.addresses)}"
 
 
 class ServiceTraffic:

@@ -33,6 +33,7 @@ from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
 from autoscaler.controller.recall import Recall
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.sweeping import Sweep
 from autoscaler.reload import Refused, Reload
 from autoscaler.settings.config import Config, Source
 from autoscaler.settings.load import ConfigError, LoadedConfig, load
@@ -236,6 +237,7 @@ class Daemon:
             self._recall,
             self._election.terms.namespace,
         )
+        self._sweep = Sweep(self._tenure, store, lambda: self._cycle.seen)
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
         )
@@ -262,6 +264,7 @@ class Daemon:
                 "pages": self._pages.run,
                 "recall": self._recall.run,
                 "events": self._events.run,
+                "sweep": self._sweep.run,
                 "reload": self._reload.run,
             }
             tasks = [group.create_task(_named(name, part)) for name, part in parts.items()]

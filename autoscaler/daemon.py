@@ -33,6 +33,7 @@ from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
 from autoscaler.controller.recall import Recall
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.sweeping import Sweep
 from autoscaler.reload import Refused, Reload
 from autoscaler.settings.config import Config, Source
 from autoscaler.settings.load import ConfigError, LoadedConfig, load
@@ -239,6 +240,7 @@ class Daemon:
             self._recall,
             self._election.terms.namespace,
         )
+        self._sweep = Sweep(self._tenure, store, lambda: self._cycle.seen)
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
         )
@@ -266,6 +268,7 @@ class Daemon:
                 "pages": self._pages.run,
                 "recall": self._recall.run,
                 "events": self._events.run,
+                "sweep": self._sweep.run,
                 "reload": self._reload.run,
             }
             if self._counters is not None:

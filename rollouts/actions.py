@@ -121,10 +121,16 @@ def _traffic(seen: Situation, record: Record) -> tuple[list[Command], list[Comma
 
 
 def _deletions(seen: Situation, record: Record) -> Iterator[Command]:
+    """Until the object is gone; where its pods are to go at once, until they are gone, too.
+
+    Their controller may have made new ones after the first deletion, and those would have all their grace.
+    """
     if not seen.limits.may_lower:
         return
     for each in record.leaving:
-        if each.deletable and seen.observed.of(each.revision).replicas is not None:
+        there = seen.observed.of(each.revision)
+        left = there.replicas is not None or (not each.served and there.live > 0)
+        if each.deletable and left:
             yield DeleteRevision(each.revision, immediate=not each.served)
 
 

@@ -52,14 +52,16 @@ class Removal:
         self._wrote = wrote
 
     async def delete(self, revision: str, immediate: bool) -> None:
-        pods = list(self._pods(revision))  # those that are known before the object is: none of a later object
+        known = self._pods(revision) if immediate else ()  # before the object is looked at: none of a later one
+        pods = [each for each in known if self._ours(each) and not goes_soon(each)]
         kind, there = self._kind_of(revision), self._observed(revision)
-        if there is None:
-            await self._check_gone(kind, revision)
-        elif not there.metadata.deletion_timestamp:
+        if there is not None and not there.metadata.deletion_timestamp:
             await self._delete_object(kind, there)
-        if immediate:
-            await self._delete_pods(pods)
+        elif there is None and pods:
+            await self._check_gone(kind, revision)
+        for outcome in await asyncio.gather(*map(self._delete_pod, pods), return_exceptions=True):
+            if outcome is not None:  # all have been tried
+                raise outcome
 
     async def _check_gone(self, kind: Kind, revision: str) -> None:
         there = await self._read(kind, revision)
@@ -98,13 +100,6 @@ class Removal:
             return msgspec.json.decode(await self._api.call("GET", path), type=Scalable)
         except NotFound:
             return None
-
-    async def _delete_pods(self, pods: Sequence[Pod]) -> None:
-        """All at once; the first error is raised when all have been tried."""
-        tries = [self._delete_pod(each) for each in pods if self._ours(each) and not goes_soon(each)]
-        for outcome in await asyncio.gather(*tries, return_exceptions=True):
-            if outcome is not None:
-                raise outcome
 
     def _ours(self, pod: Pod) -> bool:
         return (pod.metadata.labels or {}).get(WORKLOAD_LABEL) == self._workload.metadata.name

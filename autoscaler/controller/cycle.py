@@ -111,6 +111,11 @@ class Cycle:
         """Left for later by the last cycle."""
         return self._publisher.deferred
 
+    @property
+    def seen(self) -> Snapshot | None:
+        """By the last cycle that acted."""
+        return self._last[0] if self._last is not None else None
+
     async def run(self) -> CycleReport:
         """Looks, decides, acts, tells. Without a tenure it looks and decides, so that the next one begins warm."""
         tenure = self._tenure()

@@ -63,8 +63,8 @@ def accepted(observed: Observed, weight: int) -> Shut:
 def counters_agree(rollout: Rollout, update: ObservedRevision, current: ObservedRevision, now: float) -> Shut:
     """The pods saw what the route says: the update had a request since the weight was accepted, or nobody had one.
 
-    A route's status does not wait for the proxy. Where the counters of some pods stay unknown it has the last word all
-    the same, unless a request that went elsewhere is known and says that 100 % cannot be true.
+    A route's status does not wait for the proxy. Where the counters of some pods stay unknown it counts all the same,
+    after `COUNTERS_PATIENCE_S` in which none was seen elsewhere that contradicts it.
     """
     since = rollout.accepted_at
     if since is None:
@@ -75,8 +75,9 @@ def counters_agree(rollout: Rollout, update: ObservedRevision, current: Observed
     elsewhere = current.last_request_at is not None and current.last_request_at >= since
     denied = elsewhere and rollout.weight == planner.FULL
     unknown = [each.name for each in serving if each.counted_at is None]
-    if unknown and not denied:
-        if now >= since + COUNTERS_PATIENCE_S:
+    if unknown:
+        contradicted_at = current.last_request_at if denied else None
+        if now >= max(since, contradicted_at or 0.0) + COUNTERS_PATIENCE_S:
             return None
         return f"the request counters of {' and '.join(unknown)} are not known yet"
     wait_s = PARTIAL_PATIENCE_S if elsewhere else COUNTERS_SETTLE_S

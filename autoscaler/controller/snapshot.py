@@ -264,7 +264,7 @@ def _verb(workload: InferenceWorkload) -> verbs.VerbRequest | None:
     if not text:
         return None
     found = verbs.parse(text)
-    return found if isinstance(found, verbs.VerbRequest) else verbs.VerbRequest(None, "", text, found)
+    return found if isinstance(found, verbs.VerbRequest) else verbs.VerbRequest(None, "", text[: verbs.LONGEST], found)
 
 
 def _of_target(

@@ -77,6 +77,7 @@ class World:
     weight_since: float = 0.0
     last_request: dict[str, float] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
+    uncounted: set[str] = field(default_factory=set)  # revisions whose engine shows nothing of its requests
     warmed: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)  # revisions whose pods never become ready
     unplaceable: set[str] = field(default_factory=set)  # node pools without a node
@@ -164,9 +165,9 @@ class World:
             epoch=thing.epoch,
             warm=len(names & self.warmed),
             serving=names,
-            in_flight=self.in_flight.get(name, 0),
-            last_request_at=self.last_request.get(name),
-            counted_at=self.now,
+            in_flight=None if name in self.uncounted else self.in_flight.get(name, 0),
+            last_request_at=None if name in self.uncounted else self.last_request.get(name),
+            counted_at=None if name in self.uncounted else self.now,
         )
 
     def _late(self, name: str) -> ObservedRevision:

@@ -223,11 +223,11 @@ class Daemon:
         self._pages = ActivationPages(page_urls(config), clock.now)
         self._counters = _counters_of(config, clock.now, self._signals)
         self._sources = SignalSources(self._signals, self._gpus, self._queries, self._pages, self._counters)
-        self._warm_ups = WarmUps(clock.now)
         self._sources.has_prometheus = config.prometheus.url is not None
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
         self._recall = Recall(clock.now, kept_of(config))
+        self._warm_ups = WarmUps(clock.now)
         self._cycle = Cycle(
             self._tenure,
             store,
@@ -239,6 +239,7 @@ class Daemon:
             statuses,
             self._recall,
             self._election.terms.namespace,
+            self._warm_ups,
         )
         self._sweep = Sweep(self._tenure, store, lambda: self._cycle.seen)
         self.board = Board(

@@ -23,7 +23,7 @@ from autoscaler.cluster.fencing import Tenure
 from autoscaler.cluster.status import StatusWriter
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.workqueue import WorkQueue
-from autoscaler.controller import quotas, reporting, snapshot
+from autoscaler.controller import quotas, reporting, snapshot, updates
 from autoscaler.controller.backoff import BackOff, trouble_of
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.deciding import Decided, Memory, decide_all
@@ -50,6 +50,7 @@ PARALLEL_WORKLOADS: Final = 16
 QUEUE_MOST: Final = 2_000  # workloads whose steps run or wait; what does not fit is asked for again by a later cycle
 RANK_RAISE, RANK_STEP, RANK_STATUS = range(3)
 SETTLE_WITHIN_S: Final = 1.0  # per cycle; what takes longer goes on beside the next ones
+UPDATES_EVERY_S: Final = 1.0  # between two looks at an update
 REBUILT_SHOWN_S: Final = 600.0  # how long the condition RecordRebuilt stays True
 
 log = structlog.get_logger()
@@ -291,7 +292,19 @@ class Cycle:
                 self.queue.put(key, RANK_STATUS, partial(write_status, key, writer, status, wrote))
 
         self._publisher.publish(report, seen, outcomes, write)
-        return replace(report, duration_s=self._clock() - seen.at_s)
+        now = self._clock()
+        return replace(report, duration_s=now - seen.at_s, again_in_s=self._again_in_s(seen, outcomes, now))
+
+    def _again_in_s(self, seen: Snapshot, outcomes: Mapping[WorkloadKey, Outcome], now: float) -> float | None:
+        """At once where an update's step was done, as the next one may follow; else when one of its clocks runs out,
+        and at least every UPDATES_EVERY_S: pages and ledgers poke nobody."""
+        changing = [each.key for each in seen.subjects if each.changing or outcomes[each.key].before is not None]
+        if not changing:
+            return None
+        if any(outcomes[key].before is not None for key in changing):
+            return 0.0
+        instants = (at for key in changing for at in updates.next_instants(outcomes[key].record))
+        return max(0.0, min([UPDATES_EVERY_S, *(at - now for at in instants if at > now)]))
 
     def _compose(
         self, seen: Snapshot, decided: Decided, grants: Grants, outcomes: Mapping[WorkloadKey, Outcome]

@@ -12,7 +12,7 @@ from autoscaler.cluster.resources import Pod, Scalable
 from autoscaler.cluster.scalable import Kind, ScalableRevisions
 from autoscaler.cluster.status import StatusWriter, record_of
 from autoscaler.cluster.store import Store
-from autoscaler.cluster.traffic.gatewayapi import RouteTraffic, WorkloadRoute
+from autoscaler.cluster.traffic.gatewayapi import RouteTraffic
 from autoscaler.cluster.traffic.service import ServiceTraffic
 from autoscaler.cluster.workloads.scaletarget import TargetScale
 from autoscaler.controller.kinds import kind_of
@@ -60,7 +60,7 @@ class Ports:
         updates = UpdatePorts(
             removal=self._removal(subject, workload, tenure),
             quota=LedgerQuota(self.reservations, str(subject.key), subject.spec.project),
-            route=WorkloadRoute(route, subject.spec.request_timeout_s),
+            route=route,
             warm_ups=_Warming(self.warm_ups, subject),
         )
         revisions = self._revisions(subject, workload, tenure, stamp_traffic)
@@ -85,7 +85,12 @@ class Ports:
             return None
         routes = self.store.http_routes
         return RouteTraffic(
-            tenure.api, address, lambda: routes.find(address.namespace, address.route), routes.assume, tenure.epoch
+            tenure.api,
+            address,
+            lambda: routes.find(address.namespace, address.route),
+            routes.assume,
+            tenure.epoch,
+            subject.spec.request_timeout_s,
         )
 
     def _removal(self, subject: Subject, workload: InferenceWorkload, tenure: Tenure) -> Removal:

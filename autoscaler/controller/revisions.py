@@ -108,9 +108,11 @@ def traffic(store: Store, spec: WorkloadSpec) -> Traffic:
     installed = store.knows_http_routes(namespace)
     seen = gatewayapi.observe(address, store.http_routes.find(namespace, spec.route.name), installed)
     if isinstance(seen, gatewayapi.UnusableRoute):
-        return Traffic(service, update_service, ObservedRoute(None, accepted=False), seen)
-    warning = gatewayapi.timeout_warning(address, seen, spec.request_timeout_s)
-    return Traffic(service, update_service, gatewayapi.route_of(seen), None, warning)
+        return Traffic(service, update_service, gatewayapi.route_of(seen), seen)
+    wanted_s, has = spec.request_timeout_s, seen.request_timeout
+    timely = wanted_s is None or (has is not None and gatewayapi.seconds_of(has) == wanted_s)
+    warning = gatewayapi.timeout_warning(address, seen, wanted_s)
+    return Traffic(service, update_service, replace(gatewayapi.route_of(seen), timely=timely), None, warning)
 
 
 def address_of(spec: WorkloadSpec) -> gatewayapi.RuleAddress | None:

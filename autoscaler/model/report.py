@@ -98,3 +98,4 @@ class CycleReport:
     duration_s: float = 0.0
     workloads: Mapping[WorkloadKey, WorkloadReport] = field(default_factory=dict)
     quota: tuple[QuotaReport, ...] = ()
+    again_in_s: float | None = None  # an update wants to be looked at before the next tick

@@ -9,7 +9,7 @@ runs into stays with that workload.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -92,7 +92,8 @@ class Cycle:
         self._publisher = Publisher(events, status_writes_per_cycle)
         self._back_off = BackOff()
         self._conflicts = Conflicts()
-        self._barred: Mapping[WorkloadKey, Trouble] = {}  # nothing may be done for these in this cycle
+        self._contested: Mapping[WorkloadKey, Trouble] = {}  # that somebody else scales, in this cycle
+        self._unread: Mapping[WorkloadKey, Trouble] = {}  # whose ledgers are not known yet
         self._steps: Mapping[WorkloadKey, Step] = {}  # of the last cycle
         self._last: tuple[Snapshot, Decided, Grants] | None = None
         self._acting: set[WorkloadKey] = set()  # whose step runs
@@ -127,17 +128,15 @@ class Cycle:
             self._epoch = tenure.epoch if tenure is not None else None
         unread = await self._read_ledgers(tenure)
         seen, decided = self.decide(self.observe())
-        contested = self._conflicts.find(seen)
-        shares = self.allocate(seen, decided, contested.keys())
+        self._contested = self._conflicts.find(seen)
+        shares = self.allocate(seen, decided)
         if tenure is None:
             return self._compose(seen, decided, shares.grants, _silent(seen))
-        self._barred = {**self._without_ledger(seen, unread), **contested}
+        self._unread = self._without_ledger(seen, unread)
         seen = quotas.with_verdicts(seen, shares.verdicts)
-        fence = self._fences = fences(seen, frozenset(contested), self._fences, tenure.epoch)
-        self.unstamped = fence.unstamped
-        steps = self.step(seen, shares.grants, fence)
+        steps = self.step(seen, shares.grants, tenure.epoch)
         grants = await self._reserve(seen, steps, shares.grants)
-        steps |= self.step_targets(seen, grants, fence)
+        steps |= self.step_targets(seen, grants, tenure.epoch)
         self._last = (seen, decided, grants)
         outcomes = await self.execute(seen, steps, tenure)
         return await self.report(seen, decided, grants, outcomes, tenure.api)
@@ -198,8 +197,8 @@ class Cycle:
         self._memory = decided.memory
         return quotas.with_demand(seen.without(decided.broken), decided), decided
 
-    def allocate(self, seen: Snapshot, decided: Decided, contested: Set[WorkloadKey]) -> Shares:
-        limits = self._resolver.operator.limits
+    def allocate(self, seen: Snapshot, decided: Decided) -> Shares:
+        limits, contested = self._resolver.operator.limits, self._contested.keys()
         return quotas.share(seen, decided.of_current, contested, limits, self._reservations.confirmed)
 
     async def _read_ledgers(self, tenure: Tenure | None) -> str | None:
@@ -228,23 +227,29 @@ class Cycle:
             await self._reservations.settle(SETTLE_WITHIN_S)
         return quotas.held(seen, grants, self._reservations, limits)
 
-    def step(self, seen: Snapshot, grants: Grants, fence: Fences) -> dict[WorkloadKey, Step]:
+    def step(self, seen: Snapshot, grants: Grants, epoch: int) -> dict[WorkloadKey, Step]:
         """Of all workloads whose objects are ours. A barred one has an empty step."""
+        fence = self._fences = fences(seen, frozenset(self._contested), self._fences, epoch)
+        self.unstamped = fence.unstamped
         return {
             each.key: self._step(each, grants, fence, seen.at_s) for each in seen.subjects if each.spec.target is None
         }
 
-    def step_targets(self, seen: Snapshot, grants: Grants, fence: Fences) -> dict[WorkloadKey, Step]:
-        return {
-            each.key: self._step(each, grants, fence, seen.at_s)
-            for each in seen.subjects
-            if each.spec.target is not None
-        }
+    def step_targets(self, seen: Snapshot, grants: Grants, epoch: int) -> dict[WorkloadKey, Step]:
+        """Of the others, by what their ledgers confirm."""
+        fence = fences(seen, frozenset(self._contested), self._fences, epoch)
+        targets = (each for each in seen.subjects if each.spec.target is not None)
+        return {each.key: self._step(each, grants, fence, seen.at_s) for each in targets}
 
     def _step(self, subject: Subject, grants: Grants, fence: Fences, now: float) -> Step:
         if subject.key in self._barred:
             return Step(subject.stored)
         return step_of(subject, grants[subject.key].granted, fence, now)
+
+    @property
+    def _barred(self) -> Mapping[WorkloadKey, Trouble]:
+        """Nothing may be done for these in this cycle."""
+        return {**self._unread, **self._contested}
 
     async def execute(
         self, seen: Snapshot, steps: Mapping[WorkloadKey, Step], tenure: Tenure

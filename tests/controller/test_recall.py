@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from autoscaler.controller.recall import MOST_POINTS, Kept, Recall, _NotKnown, _steps
-from autoscaler.controller.snapshot import Snapshot
+from autoscaler.controller.subject import Snapshot
 from autoscaler.model.signal import Quality, Reading, Sample, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import Engine, KpaParameters, ScalingSpec, WorkloadKey
 from autoscaler.signals.aggregates import Labels

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoscaler.model.resources import GPU
 from autoscaler.model.workload import WorkloadKey
-from rollouts.quota import OVERTAKES_MOST, WAIT_MOST_S, Ask, Ledger, Verdict, covers, in_use, replicas_in, share
+from rollouts.quota import OVERTAKES_MOST, WAIT_MOST_S, Ask, Ledger, covers, in_use, replicas_in, share
 
 ONE_GPU = {GPU: 1000}
 POOL = ("team", "h100")

@@ -12,10 +12,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Serving, Spec, unix_seconds
+from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Rollout, Serving, Spec, unix_seconds
 from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.scalable import digest_of
+from autoscaler.controller.rollout_specs import pools_of, rollout_of, route_of
 from autoscaler.controller.signal_specs import Names, activation_of, signals_of
+from autoscaler.model import rollout
 from autoscaler.model.quota import Domain
 from autoscaler.model.resources import EMPTY, ResourceVector, add, pod_demand, times
 from autoscaler.model.workload import (
@@ -35,7 +37,7 @@ from autoscaler.signals.engines import ENGINES, METRICS_PATH
 from autoscaler.signals.queries import NamedQuery
 from rollouts.revision import Revision, carried_annotations, identify, identity_of
 
-DEFAULT_POOL: Final = "default"
+DEFAULT_POOL: Final = rollout.DEFAULT_POOL
 _NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size", "a whole targetRef")
 KNATIVE: Final = "serving.knative.dev/"
 
@@ -49,7 +51,9 @@ class Operator:
     defaults: Spec = field(default_factory=Spec)
     kpa: KpaParameters = field(default_factory=KpaParameters)
     projects: Mapping[str, str] = field(default_factory=dict)  # namespace -> project
-    limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)
+    limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)  # of each project in every node pool
+    node_pools: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {DEFAULT_POOL: {}})  # labels of nodes
+    project_pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # in order; those not in it: default
     pages: frozenset[str] = frozenset()  # names of activation pages
     ceiling_replicas: int | None = None
     queries: Mapping[str, NamedQuery] = field(default_factory=dict)  # of the configuration, by name
@@ -168,9 +172,19 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
     if (_group_of(serving) is None and target is None) or serving.port is None:
         raise _Wrong("TemplateInvalid", "Incomplete", f"spec.serving needs {' or '.join(_NEEDED)}, and port")
     service = spec.traffic.service if spec.traffic else None
+    route = route_of(spec.traffic.http_route) if spec.traffic and target is None else None
+    project = _project(spec.project, meta.namespace, operator)
+    pools = pools_of(spec.node_pools, project, operator.project_pools, operator.node_pools)
     mode = Mode(spec.mode or defaults.mode or Mode.ACTIVE)
     if mode is Mode.OBSERVE and target is None:
         raise ValueError("spec.mode is observe, which needs spec.serving.targetRef; allowed here: active, paused")
+    scaling = _scaling(
+        _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling),
+        spec.replicas,
+        operator,
+        WorkloadKey(meta.namespace, meta.name),
+        Engine(serving.engine or Engine.AUTO),
+    )
     return WorkloadSpec(
         key=WorkloadKey(meta.namespace, meta.name),
         uid=meta.uid,
@@ -178,23 +192,20 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
         created_at=unix_seconds(meta.creation_timestamp) if meta.creation_timestamp else 0.0,
         desired_phase=DesiredPhase(spec.desired_phase or defaults.desired_phase or DesiredPhase.RUNNING),
         mode=mode,
-        project=_project(spec.project, meta.namespace, operator),
-        node_pool=DEFAULT_POOL,
+        project=project,
+        node_pool=pools[0],
         priority=Priority(spec.priority or defaults.priority or Priority.VERY_HIGH),
         serving=_serving(serving, serving.port),
-        scaling=_scaling(
-            _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling),
-            spec.replicas,
-            operator,
-            WorkloadKey(meta.namespace, meta.name),
-            Engine(serving.engine or Engine.AUTO),
-        ),
+        scaling=scaling,
         per_replica=_demand(serving),
         service=service or meta.name,
         own_service=service is None or service == meta.name,
         orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
         initialization_timeout_s=None if target else serving.initialization_timeout_seconds,
         target=target,
+        rollout=rollout_of(_rollout(spec.rollout or Rollout(), defaults.rollout), scaling, pools, route is not None),
+        route=route,
+        request_timeout_s=serving.request_timeout_seconds if route is not None else None,
     )
 
 
@@ -238,6 +249,12 @@ def _autoscaling(own: Autoscaling, default: Autoscaling | None) -> Autoscaling:
         elif own.min_replicas is None:
             whole = msgspec.structs.replace(whole, min_replicas=most)
     return whole
+
+
+def _rollout(own: Rollout, default: Rollout | None) -> Rollout:
+    """Merged, but a warm-up is one request: its path, body and number are taken together."""
+    whole = merged(own, default)
+    return msgspec.structs.replace(whole, warmup=own.warmup) if own.warmup is not None else whole
 
 
 def project_of(namespace: str, operator: Operator) -> str:

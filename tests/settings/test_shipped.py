@@ -105,7 +105,7 @@ def test_the_defaults_of_the_policy_are_those_of_the_core() -> None:
 
 def test_nothing_of_a_later_release_is_offered() -> None:
     text = json.dumps(json_schema())
-    for later in ("nodePools", "hpa", "adaptive"):
+    for later in ("preemptibility", "hpa", "adaptive"):
         assert f'"{later}"' not in text
 
 

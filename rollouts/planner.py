@@ -118,13 +118,15 @@ class Asker:
 def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
     """What the update asks of the ledger in this cycle; None where it needs nothing or may not have it yet.
 
-    The whole vector of N, beside all that the current revision holds: 3 -> 8 replicas asks for 8, not 5.
+    The whole vector of N, beside all that the current revision holds: 3 -> 8 replicas asks for 8, not 5. One that
+    needs nothing that is limited asks as well: the verdict tells its node pool.
     """
     rollout = record.rollout
     if rollout is None or not _may_ask(seen, record, rollout):
         return None
     wanted, per_replica = wanted_size(seen, record), seen.observed.per_replica.get(rollout.revision)
-    if per_replica is None or covered(seen, rollout.revision, wanted):
+    unplaced = rollout.pool is None and not any((per_replica or EMPTY).values())
+    if per_replica is None or (covered(seen, rollout.revision, wanted) and not unplaced):
         return None
     running = runs(rollout) is not None
     pools = (rollout.pool,) if running and rollout.pool is not None else seen.spec.node_pools[rollout.first_pool :]

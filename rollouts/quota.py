@@ -3,7 +3,8 @@
 Order: priority; then growth up to minReplicas, growth beyond it, updates; then age; then name. Growth may be granted
 in part; an update gets its whole vector in one node pool, or nothing. A waiting update blocks nobody, until it was
 overtaken OVERTAKES_MOST times or waited WAIT_MOST_S: from then on it goes before growth beyond minReplicas and before
-other updates of its domain, and while it does not fit, those get nothing there.
+other updates of its domain, and while it does not fit, those get nothing there. What needs nothing that is limited in
+a domain is served at once.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def share(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> 
         verdict = _try(kind, ask, before, ledgers, free, blocking)
         verdicts[ask.id] = verdict
         gained = verdict.replicas - before.replicas
-        if gained > 0 and verdict.pool is not None:
+        if gained > 0 and verdict.pool is not None and _needs(ask, verdict.pool, ledgers):
             served.append((kind, ask, verdict.pool))
             blocking = {domain: head for domain, head in blocking.items() if head.id != ask.id}
             _take(free, (ask.project, verdict.pool), times(ask.per_replica, gained))
@@ -137,6 +138,12 @@ def _take(free: dict[Domain, dict[str, int]], domain: Domain, vector: ResourceVe
             free[domain][name] -= amount
 
 
+def _needs(ask: Ask, pool: str, ledgers: Mapping[Domain, Ledger]) -> bool:
+    """Does it need anything that is limited there? What does not is in nobody's way."""
+    ledger = ledgers.get((ask.project, pool))
+    return ledger is not None and any(amount and name in ledger.limit for name, amount in ask.per_replica.items())
+
+
 def _overtakes(head: Ask, kind: Kind, other: Ask, pool: str) -> bool:
     """Did somebody who came later, or only grows, get what the head waits for?"""
     same_domain = other.project == head.project and pool in head.pools
@@ -149,7 +156,7 @@ def _blocking(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float)
     heads: dict[Domain, Ask] = {}
     for ask in sorted((each for each in asks if each.whole), key=_rank):
         pool = next((each for each in ask.pools if _could_fit(ask, each, ledgers)), None)
-        if pool is not None:
+        if pool is not None and _needs(ask, pool, ledgers):
             heads.setdefault((ask.project, pool), ask)
     return {
         domain: ask
@@ -191,7 +198,7 @@ def _try(
     blocked: AskId | None = None
     for pool in ask.pools if before.pool is None else (before.pool,):
         domain = (ask.project, pool)
-        head = blocking.get(domain)
+        head = blocking.get(domain) if _needs(ask, pool, ledgers) else None
         if kind is not Kind.FLOOR and head is not None and head.id != ask.id:
             blocked = head.id
             continue

@@ -109,6 +109,17 @@ def wish(holder: Holder) -> Change:
     return Change(holder.owner, holder.revision, holder.domain, times(holder.per_replica, holder.replicas))
 
 
+def limited(
+    per_replica: ResourceVector, limits: Mapping[Domain, ResourceVector], project: str, pools: Iterable[str]
+) -> ResourceVector:
+    """Of what a replica needs, what is limited in one of these pools: all that a ledger there ever says of it.
+
+    Give the one pool where a revision is or will be, and all of its pools while it has none.
+    """
+    names = {name for pool in pools for name in limits.get((project, pool), EMPTY)}
+    return {name: amount for name, amount in per_replica.items() if name in names and amount}
+
+
 def after(
     before: Mapping[Domain, Ledger],
     limits: Mapping[Domain, ResourceVector],
@@ -135,12 +146,12 @@ def after(
             most = largest([vector, draft.held((owner, revision))])
             refused += draft.apply(Change(owner, revision, domain, most))
     for change in changes:
-        draft = drafts.get(change.domain) if change.domain is not None else None
-        denied = draft.apply(change) if draft is not None else []
+        there = drafts.get(change.domain) if change.domain is not None else None
+        denied = there.apply(change) if there is not None else []
         refused += denied
-        for domain, other in drafts.items():
+        for domain, draft in drafts.items():
             if domain != change.domain and not denied:
-                other.release(change.id)
+                draft.release(change.id)
     return Reserved({domain: draft.ledger(now) for domain, draft in drafts.items()}, tuple(refused))
 
 

@@ -112,6 +112,15 @@ def test_a_domain_without_a_ledger_and_a_resource_without_a_limit_are_free() -> 
     assert share([ask], {POOL: Ledger({"cpu": 1}, {})}, 0.0)[ask.id].pool == "h100"
 
 
+def test_what_needs_nothing_that_is_limited_waits_for_nobody_and_blocks_nobody() -> None:
+    head, light = update("a", 8, overtaken=OVERTAKES_MOST), update("b", 50, since=5.0, per_replica={"cpu": 1})
+    verdicts = share([head, light], ledgers(12, 8), 10.0)
+    assert (verdicts[light.id].pool, verdicts[light.id].blocked_by) == ("h100", None)
+    assert (verdicts[head.id].pool, verdicts[head.id].overtaken) == (None, OVERTAKES_MOST), "nothing was taken from it"
+    old = replace(light, since=0.0, per_replica={})
+    assert granted([old, growth("c", 1, 4)], 12, 8, now=WAIT_MOST_S) == {"b": 50, "c": 4}
+
+
 def test_a_hold_and_its_pods_count_once() -> None:
     assert in_use({"r": {GPU: 8000}}, {"r": {GPU: 3000}}) == {GPU: 8000}
     assert in_use({"r": {GPU: 8000}}, {"r": {GPU: 9000}}) == {GPU: 9000}
@@ -162,21 +171,3 @@ def test_nobody_gets_more_than_there_is_and_updates_get_all_or_nothing(
         got = verdicts[ask.id].replicas
         assert ask.held <= got <= ask.wanted
         assert not ask.whole or got in (ask.held, ask.wanted)
-
-
-def test_a_stream_of_a_hundred_updates_does_not_starve_growth_and_growth_does_not_starve_the_head() -> None:
-    """Each cycle a small update comes and goes, and growth wants one more; the head wants 8 of 12."""
-    head, used, served_growth = update("head", 8), 5, 0
-    for cycle in range(100):
-        grows = growth("grow", 1, 2)
-        asks = [head, update(f"s{cycle}", 2, since=1.0 + cycle), grows]
-        verdicts = share(asks, ledgers(12, used), 10.0 + cycle)
-        served_growth += verdicts[grows.id].replicas - 1
-        if verdicts[head.id].pool is not None:
-            break
-        blocked = verdicts[head.id].overtaken >= OVERTAKES_MOST
-        used = 4 if blocked else 5  # what ran ends
-        head = replace(head, overtaken=verdicts[head.id].overtaken)
-    assert head.overtaken >= OVERTAKES_MOST
-    assert cycle <= 12
-    assert served_growth >= 9

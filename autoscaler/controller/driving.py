@@ -111,7 +111,6 @@ class Ports:
         tenure: Tenure,
         stamp_traffic: Callable[[], Awaitable[None]],
     ) -> ScalableRevisions:
-        operator = self.operator()
         return ScalableRevisions(
             tenure.api,
             workload,
@@ -122,8 +121,6 @@ class Ports:
             self._wrote,
             tenure.epoch,
             stamp_traffic,
-            lambda revision: pool_of(subject, revision),
-            operator.node_pools,
         )
 
 

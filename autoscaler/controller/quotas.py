@@ -125,18 +125,24 @@ def held(
     reservations: Reservations,
     limits: Mapping[Domain, ResourceVector],
 ) -> Mapping[WorkloadKey, Grant]:
-    """Grants of targets are cut to what their ledger confirms."""
+    """Grants of targets are cut to what their ledger confirms. Where a ledger cannot be written, that is why nothing of
+    its project grows."""
     confirmed, found = reservations.confirmed, dict(grants)
     for subject in seen.subjects:
         grant = grants[subject.key]
         domain = (subject.spec.project, subject.spec.node_pool)
-        limit = limits.get(domain)
-        if subject.spec.target is None or limit is None:
+        limit, trouble = limits.get(domain), reservations.troubles.get(domain)
+        current = subject.observed.current
+        applied = (current.replicas if current is not None else None) or 0
+        if limit is None:
             continue
-        may = covered(_holder(subject, grant), limit, confirmed.get(domain))
-        if may < grant.granted:
-            why = reservations.troubles.get(domain, "its QuotaLedger is being written")
-            found[subject.key] = replace(grant, granted=may, unheld=why)
+        if subject.spec.target is None:
+            may = applied if trouble is not None else grant.granted
+        else:
+            may = covered(_holder(subject, grant), limit, confirmed.get(domain))
+        if may < grant.granted or (trouble is not None and grant.clipped):
+            why = trouble or "its QuotaLedger is being written"
+            found[subject.key] = replace(grant, granted=min(may, grant.granted), short={}, unheld=why)
     return found
 
 

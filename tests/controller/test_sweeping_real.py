@@ -138,7 +138,7 @@ async def test_what_is_used_stays_and_of_the_rest_the_youngest(
     workload.use()
     workload.says({"currentRevision": NAMES[3], "record": {"phase": "Complete", "initialized": True}})
     async with watched(client, namespace) as store:
-        await until(lambda: bool(look(store).subjects), "the workload to be a subject", 20)
+        await until(lambda: any(each.follows for each in look(store).subjects), "the workload to be a subject", 20)
         await until(lambda: (namespace, NAMES[2]) in store.pods_by_revision(), "its pod", 20)
         [subject] = (seen := look(store)).subjects
         assert (subject.spec.rollout.revision_history_limit, subject.follows) == (3, True)
@@ -184,7 +184,8 @@ async def test_exactly_the_one_that_was_looked_at_is_forgotten(
     assert superfluous(another, stored, frozenset(), 0) == [], "those of a workload of that name before"
 
     label = {"metadata": {"labels": {"touched": "yes"}}}
-    assert cluster.request("PATCH", f"{path}/{NAMES[0]}", label, content_type=MERGE)[0] == 200
+    code, answer = cluster.request("PATCH", f"{path}/{NAMES[0]}", label, content_type=MERGE)
+    assert code == 200, answer
     await forget(client, oldest[0])
     assert workload.left() == NAMES, "it is not what was looked at any more"
     await forget(client, oldest[1])

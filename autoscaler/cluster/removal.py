@@ -1,9 +1,12 @@
 """Takes a revision's object away with its pods.
 
 The object goes last (foreground deletion): as long as it is there, so may its pods be, and each pod holds its GPUs. Its
-deletion names the version that was looked at, so one that an earlier leader sent meets the stamp of a later one. The
-pods of what never served need no time to finish: they are deleted beside it, with a grace of 5 s at most. Controllers
-make new ones until they have seen that the object goes; so this is asked for again until the object is gone.
+deletion names the version that was looked at, so one that an earlier leader sent meets the stamp of a later one.
+
+The garbage collector then deletes all pods at once, from the object down, with the grace that their template gives. For
+what never served that is too long: as soon as pods end, theirs is shortened to 5 s from when they began to. None is
+deleted before that, or its controller would make another; a group would even lose its leader before its workers, and
+the object would not wait for those. So this is asked for again until all is gone.
 """
 
 from __future__ import annotations
@@ -55,10 +58,13 @@ class Removal:
         known = self._pods(revision) if immediate else ()  # before the object is looked at: none of a later one
         pods = [each for each in known if self._ours(each) and not goes_soon(each)]
         kind, there = self._kind_of(revision), self._observed(revision)
-        if there is not None and not there.metadata.deletion_timestamp:
-            await self._delete_object(kind, there)
-        elif there is None and pods:
-            await self._check_gone(kind, revision)
+        if there is None:
+            if pods:
+                await self._check_gone(kind, revision)
+        else:
+            if not there.metadata.deletion_timestamp:
+                await self._delete_object(kind, there)
+            pods = [each for each in pods if each.metadata.deletion_timestamp]
         for outcome in await asyncio.gather(*map(self._delete_pod, pods), return_exceptions=True):
             if outcome is not None:  # all have been tried
                 raise outcome

@@ -355,7 +355,6 @@ def test_the_kinds_of_targets_that_the_daemon_takes_are_those_that_it_has_rights
     targets = [(group, name, verbs) for group, name, verbs in rules if verbs == {"list", "watch"}]
     wanted = [(each.api_version.partition("/")[0], each.resource) for each in kinds]
     others = [
-        ("", "pods"),
         ("discovery.k8s.io", "endpointslices"),
         ("autoscaling", "horizontalpodautoscalers"),
         ("keda.sh", "scaledobjects"),

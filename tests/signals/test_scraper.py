@@ -339,18 +339,19 @@ async def test_requests_are_counted_of_each_revision_apart() -> None:
         assert revisions.requests(0).last_request_at is None, "the old one has had none"
 
 
-async def test_a_pod_that_hangs_is_known_up_to_its_last_page_only() -> None:
+async def test_of_a_pod_that_hangs_nothing_is_known_until_its_next_page_which_has_all() -> None:
     async with scene(pods=2) as world:
         revisions = Revisions(world)
         await revisions.counted(0, 0.0)
+        known_from = revisions.requests(0).counted_from
         world.pods[0].misbehaviour = Misbehaviour.HANG
-        await until(lambda: world.scraper.pages_total["time-out"] >= 2)
-        stands = revisions.requests(0)
-        await until(lambda: world.scraper.pages_total["time-out"] >= 4)
-        assert revisions.requests(0) == stands
+        await until(lambda: revisions.requests(0).counted_at is None)
+        assert (revisions.requests(0).in_flight, revisions.requests(0).supported) == (None, True)
         world.pods[0].misbehaviour = None
         world.pods[0].page = page(0, 9)
-        await until(lambda: revisions.requests(0).last_request_at is not None)
+        await until(lambda: revisions.requests(0).counted_at is not None)
+        assert revisions.requests(0).last_request_at is not None
+        assert revisions.requests(0).counted_from == known_from
 
 
 async def test_a_page_of_no_engine_we_know_counts_nothing_and_says_so() -> None:

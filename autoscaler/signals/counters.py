@@ -1,8 +1,8 @@
 """What successive pages of a revision's pods say of its requests: did one come, is one in flight, and known till when?
 
 For the gates of updates. The first page of a pod is only a base, because what it counts happened at unknown times; a
-page that cannot be read changes nothing, so that what is known ends before it. Times are Unix seconds given by the
-caller; no clock, no input or output.
+page that is missing or cannot be read changes nothing, and after a few of them nothing is known of the pod. Times are
+Unix seconds given by the caller; no clock, no input or output.
 """
 
 from __future__ import annotations
@@ -38,13 +38,24 @@ class PodCounts:
     one and joins the other. 7 finished and 2 in flight, then 8 and 2: one was new; then 10 and 0: none was.
     """
 
-    __slots__ = ("_counts", "_in_flight", "_shown", "busy_at", "counted_at", "counted_from", "last_request_at", "whole")
+    __slots__ = (
+        "_counts",
+        "_in_flight",
+        "_shown",
+        "busy_at",
+        "counted_at",
+        "counted_from",
+        "last_request_at",
+        "page_at",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.last_request_at: float | None = None
         self.busy_at: float | None = None
         self.counted_at: float | None = None  # the newest page that showed everything
         self.counted_from: float | None = None  # None before that
+        self.page_at: float | None = None  # the newest page that could be read
         self.whole = False  # does it show all requests in flight?
         self._shown: frozenset[str] = frozenset()  # the quantities of the newest page
         self._counts: dict[bytes, float] | None = None  # of finished requests, by label set; None before the first page
@@ -62,7 +73,7 @@ class PodCounts:
         shown = frozenset(values.gauges.keys() | values.counters.keys())
         if not self._shown <= shown or any(fault is not Fault.NO_SUCH_SERIES for fault in values.faults.values()):
             return  # of a half, the other half would look like requests that came or ended
-        self._shown = shown
+        self._shown, self.page_at = shown, at_s
         self.whole = shown.issuperset(ENGINES[engine].needs(Signal.CONCURRENCY))
         more = self._entered(math.fsum(values.gauges.values()), at_s)
         # Some engines print a counter from its first request on: what it begins with is new.
@@ -98,10 +109,15 @@ class PodCounts:
         return increase(before, counts), began_anew(before, counts)
 
 
-def counts_of(pods: Collection[PodCounts], gone: RequestCounts, supported: bool) -> RequestCounts:
-    """Of a revision whose serving pods these are. `gone`: what pods that served before have shown."""
-    in_flight = [each.in_flight for each in pods if each.in_flight is not None]
-    counted_at = [each.counted_at for each in pods if each.counted_at is not None]
+def counts_of(pods: Collection[PodCounts], gone: RequestCounts, supported: bool, since_s: float) -> RequestCounts:
+    """Of a revision whose serving pods these are.
+
+    `gone`: what pods that served before have shown. `since_s`: of a pod without a page after it nothing is known, but
+    what had been seen by then.
+    """
+    fresh = [each for each in pods if each.page_at is not None and each.page_at > since_s]
+    in_flight = [each.in_flight for each in fresh if each.in_flight is not None]
+    counted_at = [each.counted_at for each in fresh if each.counted_at is not None]
     counted_from = [each.counted_from for each in pods if each.counted_from is not None]
     return RequestCounts(
         in_flight=math.ceil(math.fsum(in_flight)) if pods and len(in_flight) == len(pods) else None,

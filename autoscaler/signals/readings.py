@@ -10,7 +10,17 @@ import math
 from typing import Final, NamedTuple
 
 from autoscaler.model.foreign import Measure
-from autoscaler.model.signal import PodFault, Quality, Reading, Sample, Shape, Signal, SignalSpec, WorkloadSignals
+from autoscaler.model.signal import (
+    PodFault,
+    Quality,
+    Reading,
+    RequestCounts,
+    Sample,
+    Shape,
+    Signal,
+    SignalSpec,
+    WorkloadSignals,
+)
 from autoscaler.model.workload import Engine
 from autoscaler.signals.counters import NOTHING, PodCounts, counts_of
 from autoscaler.signals.engines import ENGINES
@@ -73,7 +83,7 @@ class WorkloadReadings:
         if not self.target.counters:
             self.counts, self._counted = {}, NOTHING
             return
-        self._counted = counts_of(self.counts.values(), self._counted, True)
+        self._counted = self._requests(-math.inf)
         self.counts = {uid: self.counts.get(uid) or PodCounts() for uid in self.pods}
 
     def sample(self, at_s: float, now_s: float, period_s: float) -> None:
@@ -101,8 +111,11 @@ class WorkloadReadings:
             readings[spec.name] = _judged(spec.name, value, samples, parts, now_s, period_s)
         engine = next((str(pod.engine) for pod in self.pods.values() if pod.engine is not None), "")
         measures = self._measures(now_s, period_s) if self.target.republish else {}
-        requests = counts_of(self.counts.values(), self._counted, self._countable()) if self.target.counters else None
+        requests = self._requests(now_s - FRESH_PERIODS * period_s) if self.target.counters else None
         return WorkloadSignals(readings, self._activity(now_s, period_s), engine, measures, requests)
+
+    def _requests(self, since_s: float) -> RequestCounts:
+        return counts_of(self.counts.values(), self._counted, self._countable(), since_s)
 
     def _countable(self) -> bool:
         """False once a pod has shown a page of no engine that we know."""

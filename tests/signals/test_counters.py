@@ -37,7 +37,7 @@ class Pod:
 
     @property
     def whole(self) -> RequestCounts:
-        return counts_of([self.counts], NOTHING, True)
+        return counts_of([self.counts], NOTHING, True, 0.0)
 
 
 def test_every_engine_of_the_dictionary_is_tried() -> None:
@@ -88,10 +88,9 @@ def test_where_one_ends_and_another_begins_that_one_is_new(name: str) -> None:
 
 
 @engines
-def test_a_missing_page_hides_nothing_but_ends_what_is_known(name: str) -> None:
+def test_a_missing_page_hides_nothing(name: str) -> None:
     pod = Pod(name)
     pod.show(10.0, IDLE)
-    assert pod.whole.counted_at == 10.0, "nothing was read since, however late it is"
     seen = pod.show(25.0, replace(IDLE, finished=8))
     assert (seen.last_request_at, seen.counted_at, seen.counted_from) == (25.0, 25.0, 10.0)
 
@@ -190,7 +189,11 @@ class Revision:
 
     @property
     def requests(self) -> RequestCounts | None:
-        return self.workload.signals(20.0, 1.0).requests
+        return self.at(12.9)
+
+    def at(self, now_s: float) -> RequestCounts | None:
+        """With a page a second."""
+        return self.workload.signals(now_s, 1.0).requests
 
 
 def test_of_several_pods_all_must_be_known_and_each_may_have_had_the_request() -> None:
@@ -202,6 +205,18 @@ def test_of_several_pods_all_must_be_known_and_each_may_have_had_the_request() -
     revision.show(0, 11.0, replace(IDLE, running=2))
     revision.show(1, 11.5, IDLE)
     assert revision.requests == RequestCounts(2, 11.0, 11.0, 10.5, 11.5)
+
+
+def test_a_pod_that_shows_nothing_for_three_periods_makes_the_revision_unknown_and_what_it_had_stays() -> None:
+    revision = Revision(2)
+    for at_s in (10.0, 11.0):
+        revision.show(0, at_s, replace(IDLE, running=at_s - 10.0))
+        revision.show(1, at_s, IDLE)
+    revision.show(1, 12.0, IDLE)
+    assert revision.at(13.9) == RequestCounts(1, 11.0, 11.0, 10.0, 11.0), "one page may be missing"
+    assert revision.at(14.0) == RequestCounts(None, 11.0, None, 10.0, 11.0)
+    revision.show(0, 14.5, replace(IDLE, finished=8))
+    assert revision.at(14.6) == RequestCounts(0, 11.0, 12.0, 10.0, 14.5), "the gap hid nothing: counters go on"
 
 
 def test_a_new_pod_makes_the_revision_unknown_until_its_first_page() -> None:
@@ -229,7 +244,8 @@ def test_without_pods_nothing_is_known_and_where_nobody_asks_nothing_is_counted(
     revision.workload.retarget(revision.target(range(0)), 11.0)
     assert revision.requests == RequestCounts(None, None, None, 0.0, 10.0)
     revision.workload.retarget(revision.target(range(1), counters=False), 12.0)
-    assert (revision.requests, revision.workload.counts) == (None, {})
+    assert revision.at(12.9) is None
+    assert not revision.workload.counts
     revision.workload.retarget(revision.target(range(1)), 13.0)
     assert revision.requests == RequestCounts(), "and it begins anew"
 

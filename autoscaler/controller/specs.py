@@ -50,6 +50,7 @@ class Operator:
     kpa: KpaParameters = field(default_factory=KpaParameters)
     projects: Mapping[str, str] = field(default_factory=dict)  # namespace -> project
     limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)
+    node_pools: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {DEFAULT_POOL: {}})  # labels of nodes
     pages: frozenset[str] = frozenset()  # names of activation pages
     ceiling_replicas: int | None = None
     queries: Mapping[str, NamedQuery] = field(default_factory=dict)  # of the configuration, by name

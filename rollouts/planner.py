@@ -143,7 +143,9 @@ def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
         whole=True,
         beside=_beside(seen, record),
         beside_pool=pool_of_current(seen, record),
+        running=running,
         overtaken=rollout.overtaken,
+        head_since=rollout.head_since,
     )
 
 

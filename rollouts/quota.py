@@ -1,9 +1,10 @@
 """Who gets quota next: all asks of a cycle against the ledgers of their projects. Growth and updates share one order.
 
 Order: priority; then growth up to minReplicas, growth beyond it, updates; then age; then name. Growth may be granted
-in part; an update gets its whole vector in one node pool, or nothing. A waiting update blocks nobody, until it was
-overtaken OVERTAKES_MOST times or waited WAIT_MOST_S: from then on it goes before growth beyond minReplicas and before
-other updates of its domain, and while it does not fit, those get nothing there. What needs nothing that is limited in
+in part; an update gets its whole vector in one node pool, or nothing. A waiting update blocks nobody, until it has been
+the head of its domain's queue for WAIT_MOST_S, or was overtaken OVERTAKES_MOST times as such: from then on it goes
+before growth beyond minReplicas and before other updates there, and while it does not fit, those get nothing. The next
+head begins anew, so that between two of them growth has its turn. What needs nothing that is limited in
 a domain is served at once.
 """
 
@@ -57,7 +58,9 @@ class Ask:
     whole: bool = False  # an update: all or nothing
     beside: ResourceVector = field(default_factory=dict)  # what must stay beside it: a serving current revision's least
     beside_pool: str | None = None  # and where that is
-    overtaken: int = 0
+    running: bool = False  # an update that has its pods and wants more: it does not queue
+    overtaken: int = 0  # as the head of its queue
+    head_since: float | None = None  # it is the head since then
 
     @property
     def id(self) -> AskId:
@@ -76,6 +79,7 @@ class Verdict:
     limit: ResourceVector = field(default_factory=dict)  # there
     never: bool = False  # it would not fit even if nobody else held anything
     overtaken: int = 0  # the ask's count, with this cycle's
+    head_since: float | None = None  # None: it is not the head of a queue
     blocked_by: AskId | None = None  # the update that waits at the head
 
 
@@ -109,7 +113,8 @@ def share(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> 
     12 GPUs, 11 held; an update wants 8 and growth 1: growth gets it, the update waits and was overtaken once.
     """
     free = {domain: _free(ledger) for domain, ledger in ledgers.items()}
-    blocking = _blocking(asks, ledgers, now)
+    heads = _heads(asks, ledgers)
+    blocking = {domain: ask for domain, ask in heads.items() if _waited(ask, now)}
     verdicts = {ask.id: Verdict(ask.revision, overtaken=ask.overtaken, replicas=ask.held) for ask in asks}
     served: list[tuple[Kind, Ask, str]] = []
     for kind, ask in _in_order(asks, blocking):
@@ -121,10 +126,11 @@ def share(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> 
             served.append((kind, ask, verdict.pool))
             blocking = {domain: head for domain, head in blocking.items() if head.id != ask.id}
             _take(free, (ask.project, verdict.pool), times(ask.per_replica, gained))
-    for ask in asks:
-        if ask.whole and verdicts[ask.id].replicas < ask.wanted:
-            times_now = sum(_overtakes(ask, *each) for each in served)
-            verdicts[ask.id] = replace(verdicts[ask.id], overtaken=ask.overtaken + times_now)
+    for ask in heads.values():
+        if verdicts[ask.id].replicas < ask.wanted:
+            overtaken = ask.overtaken + sum(_overtakes(ask, *each) for each in served)
+            since = now if ask.head_since is None else ask.head_since
+            verdicts[ask.id] = replace(verdicts[ask.id], overtaken=overtaken, head_since=since)
     return verdicts
 
 
@@ -151,18 +157,20 @@ def _overtakes(head: Ask, kind: Kind, other: Ask, pool: str) -> bool:
     return other.id != head.id and same_domain and later
 
 
-def _blocking(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> dict[Domain, Ask]:
-    """The head of each domain's queue, where it has waited long enough to block it."""
+def _heads(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger]) -> dict[Domain, Ask]:
+    """The first of each domain's queue."""
     heads: dict[Domain, Ask] = {}
-    for ask in sorted((each for each in asks if each.whole), key=_rank):
+    for ask in sorted((each for each in asks if each.whole and not each.running), key=_rank):
         pool = next((each for each in ask.pools if _could_fit(ask, each, ledgers)), None)
         if pool is not None and _needs(ask, pool, ledgers):
             heads.setdefault((ask.project, pool), ask)
-    return {
-        domain: ask
-        for domain, ask in heads.items()
-        if ask.overtaken >= OVERTAKES_MOST or now - ask.since >= WAIT_MOST_S
-    }
+    return heads
+
+
+def _waited(head: Ask, now: float) -> bool:
+    """Long enough to block its domain?"""
+    long = head.head_since is not None and now - head.head_since >= WAIT_MOST_S
+    return long or head.overtaken >= OVERTAKES_MOST
 
 
 def _rank(ask: Ask) -> tuple[int, float, WorkloadKey, str]:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from autoscaler.cluster import resources
 from autoscaler.cluster.client import KubeApi
+from autoscaler.cluster.foreignpods import ForeignPods
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import (
     DEPLOYMENTS,
@@ -129,6 +130,7 @@ class Store:
         self.horizontal_pod_autoscalers = copies(resources.HORIZONTAL_POD_AUTOSCALERS, Autoscaler, "")
         self.scaled_objects = copies(resources.SCALED_OBJECTS, Autoscaler, "", optional=True)
         self.targets = Targets(api, outages)
+        self.foreign_pods = ForeignPods(api, outages, namespaces)
         self._slices_by_service = Index[EndpointSlice, list[EndpointSlice]](resources.SERVICE_LABEL, _as_list)
         self.http_routes: Copies[HTTPRoute] = Copies()
         self.endpoint_slices: Copies[EndpointSlice] = Copies()
@@ -184,6 +186,7 @@ class Store:
             for copy in self.copies:
                 group.create_task(copy.run())
             group.create_task(self.targets.run())
+            group.create_task(self.foreign_pods.run())
 
     def pods_by_revision(self) -> Mapping[GroupKey, list[Pod]]:
         """Pods by (namespace, owner revision)."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Final
 
 from autoscaler.controller.deciding import Decided
 from autoscaler.controller.reserving import Reservations
@@ -17,7 +16,7 @@ from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.decision import Grant, ScalingDecision
 from autoscaler.model.quota import Domain
 from autoscaler.model.quota import Ledger as StoredLedger
-from autoscaler.model.resources import EMPTY, ResourceVector, add, times
+from autoscaler.model.resources import EMPTY, ResourceVector, add, largest, times
 from autoscaler.model.workload import Mode, WorkloadKey
 from autoscaler.scaling.holds import Change, Holder, covered, wish
 from autoscaler.scaling.together import unbounded, whole_demand
@@ -30,7 +29,6 @@ from rollouts.quota import Ask, Ledger, Verdict, replicas_in
 from rollouts.record import Phase
 
 Demands = Mapping[WorkloadKey, int]
-_NO_FOREIGN: Final[Mapping[Domain, ResourceVector]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,6 @@ def share(
     contested: Set[WorkloadKey],
     limits: Mapping[Domain, ResourceVector],
     confirmed: Mapping[Domain, StoredLedger],
-    foreign: Mapping[Domain, ResourceVector] = _NO_FOREIGN,
 ) -> Shares:
     """Grants and verdicts of one cycle.
 
@@ -58,7 +55,7 @@ def share(
     free_to_act = [each for each in seen.subjects if each.key not in contested and each.spec.target is None]
     updates = {each.key: _update(each, wanted[each.key], seen.at_s) for each in free_to_act}
     asks = [each for each in (*growth.values(), *updates.values()) if each is not None]
-    verdicts = quota.share(asks, _ledgers(seen, limits, confirmed, foreign), seen.at_s)
+    verdicts = quota.share(asks, _ledgers(seen, limits, confirmed), seen.at_s)
     return Shares(
         {
             each.key: _grant(each, decisions[each.key], wanted[each.key], growth[each.key], verdicts, limits)
@@ -220,9 +217,9 @@ def _ledgers(
     seen: Snapshot,
     limits: Mapping[Domain, ResourceVector],
     confirmed: Mapping[Domain, StoredLedger],
-    foreign: Mapping[Domain, ResourceVector],
 ) -> dict[Domain, Ledger]:
-    """Limits, and what is taken of them: of each revision the larger of its hold and its pods, and pods of others."""
+    """Limits, and what is taken of them: of each revision the larger of its hold and its pods, and pods of others.
+    Where those are not known yet, everything is."""
     pods: dict[Domain, dict[str, ResourceVector]] = {domain: {} for domain in limits}
     for subject in seen.subjects:
         for domain, revision, vector in _taken(subject):
@@ -234,7 +231,8 @@ def _ledgers(
         held = {f"{hold.owner} {hold.revision}": hold.vector for hold in stored.holds} if stored else {}
         for hold in seen.leftovers.get(domain, ()):
             pods[domain][f"{hold.owner} {hold.revision}"] = hold.vector
-        found[domain] = Ledger(limit, add(quota.in_use(held, pods[domain]), foreign.get(domain, EMPTY)))
+        used, others = quota.in_use(held, pods[domain]), seen.foreign.get(domain, EMPTY)
+        found[domain] = Ledger(limit, add(used, others) if others is not None else largest([used, limit]))
     return found
 
 

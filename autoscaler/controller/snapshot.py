@@ -16,6 +16,7 @@ from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.targets import SeenTarget, Unseen
 from autoscaler.controller import revisions
+from autoscaler.controller.foreign import foreign
 from autoscaler.controller.kinds import kind_of, shape_of
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.revisions import Revisions
@@ -87,10 +88,12 @@ def take(
             subjects.append(replace(subject, rival=rival) if rival else subject)
         except Exception as error:  # one odd object must not stop the others
             unresolved.append((workload, crashed(workload, error)))
+    others = foreign(store, resolver.operator, named)
     store.targets.keep(named)
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
     leftovers = _leftovers(store, subjects, pods, holds, resolver)
-    return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0, leftovers)
+    patience_s = 3 * signals.effective_period_s + 2.0
+    return Snapshot(now, tuple(subjects), tuple(unresolved), patience_s, leftovers, others)
 
 
 def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:

@@ -14,7 +14,7 @@ from autoscaler.controller.revisions import Revisions, Traffic
 from autoscaler.controller.specs import Unresolved
 from autoscaler.model.decision import Observation
 from autoscaler.model.quota import Domain, Hold
-from autoscaler.model.resources import ResourceVector, add
+from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
 from autoscaler.signals.targets import PodAddress
 from rollouts.observed import Observed, ObservedService
@@ -89,11 +89,7 @@ class Snapshot:
     unresolved: tuple[tuple[InferenceWorkload, Unresolved], ...]
     patience_s: float  # a page may be missing this long before it is worth a word
     leftovers: Mapping[Domain, tuple[Hold, ...]]  # of pods of ours that belong to no subject
-
-    @property
-    def others(self) -> Mapping[Domain, ResourceVector]:
-        """What the leftovers hold, by domain."""
-        return {domain: add(*(hold.vector for hold in holds)) for domain, holds in self.leftovers.items()}
+    foreign: Mapping[Domain, ResourceVector | None] = field(default_factory=dict)  # of other pods; None: not known yet
 
     def without(self, broken: Sequence[tuple[InferenceWorkload, Unresolved]]) -> Snapshot:
         """The same, with these workloads left alone."""

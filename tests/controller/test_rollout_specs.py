@@ -192,7 +192,7 @@ def test_nothing_of_it_makes_a_new_revision() -> None:
 
 def test_what_a_revision_is_made_of_leaves_the_rollout_as_it_is() -> None:
     spec = resolved(rollout=EVERYTHING, traffic=ROUTE)
-    of_another = of_revision(spec, {"port": 9000, "deployment": {"template": TEMPLATE}})
+    of_another = of_revision(spec, {"port": 9000, "deployment": {"template": TEMPLATE}}, None)
     assert (of_another.serving.port, of_another.rollout, of_another.route) == (9000, spec.rollout, spec.route)
 
 

@@ -74,11 +74,19 @@ def test_it_counts_who_overtook_it() -> None:
 def test_overtaken_often_or_waiting_long_it_blocks_growth_above_min_replicas_and_later_updates(
     overtaken: int, now: float
 ) -> None:
-    head = update("a", 8, overtaken=overtaken)
+    head = update("a", 8, overtaken=overtaken, head_since=0.0)
     asks = [head, update("b", 2, since=5.0), growth("c", 1, 4, floor=2)]
     verdicts = share(asks, ledgers(12, 8), now)
     assert [verdicts[ask.id].replicas for ask in asks] == [0, 0, 2], "up to minReplicas is served all the same"
     assert verdicts[asks[1].id].blocked_by == head.id
+
+
+def test_the_next_head_begins_anew_and_what_runs_already_is_none() -> None:
+    second = update("b", 8, since=5.0)
+    verdict = share([second, update("r", 9, held=1, running=True)], ledgers(12, 11), WAIT_MOST_S * 2)[second.id]
+    assert (verdict.head_since, verdict.blocked_by) == (WAIT_MOST_S * 2, None)
+    behind = share([update("a", 8), second], ledgers(12, 11), WAIT_MOST_S * 2)[second.id]
+    assert (behind.head_since, behind.overtaken) == (None, 0)
 
 
 def test_a_blocking_head_is_served_before_growth_as_soon_as_it_fits_and_then_blocks_nobody() -> None:

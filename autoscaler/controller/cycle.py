@@ -372,6 +372,8 @@ class Cycle:
                 lambda kind, there: store.scalables[kind.resource].assume(there),
                 tenure.epoch,
                 traffic.stamp,
+                lambda revision: subject.spec.node_pool,
+                self._resolver.operator.node_pools,
             )
         return Driver(
             StatusWriter(tenure.api, workload, store.workloads.assume),

@@ -279,6 +279,7 @@ class Daemon:
             "warm-ups": self._warm_ups.run,
             "recall": self._recall.run,
             "events": self._events.run,
+            "sweep": self._sweep.run,
             "reload": self._reload.run,
         }
         if self._counters is not None:

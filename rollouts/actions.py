@@ -228,7 +228,7 @@ def _may_fall(seen: Situation, revision: str) -> bool:
 
 def _warm_ups(seen: Situation, record: Record) -> Iterator[Command]:
     rollout = record.rollout
-    if rollout is None or not seen.spec.warmup or planner.runs(rollout) is None:
+    if rollout is None or seen.spec.warmup is None or planner.runs(rollout) is None:
         return
     update = seen.observed.of(rollout.revision)
     if update.warm < update.ready:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from autoscaler.model.rollout import RolloutSpec
 from rollouts import planner
 from rollouts.observed import Observed, ObservedRevision, ObservedService, Situation
 from rollouts.record import Leaving, Record, Rollout
@@ -25,8 +26,8 @@ def all_ready(update: ObservedRevision, size: int) -> Shut:
     return f"{min(update.ready, size)} of {size} replicas of {update.name} are ready"
 
 
-def warmed(update: ObservedRevision, warmup: bool) -> Shut:
-    if not warmup or update.warm >= update.ready:
+def warmed(update: ObservedRevision, spec: RolloutSpec) -> Shut:
+    if spec.warmup is None or update.warm >= update.ready:
         return None
     return f"{update.warm} of {update.ready} replicas of {update.name} are warm"
 

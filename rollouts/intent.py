@@ -156,7 +156,7 @@ def _fall_back(seen: Situation, record: Record) -> Record:
 
 def _verb(seen: Situation, record: Record) -> Record:
     """A verb is obeyed once, for the revision that it names, or not at all."""
-    request = seen.spec.verb
+    request = seen.limits.verb
     if request is None or request.text == record.handled:
         return record
     record = replace(record, handled=request.text)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from autoscaler.model.resources import EMPTY, ResourceVector
+from autoscaler.model.rollout import RolloutSpec
 from rollouts.quota import Verdict
 from rollouts.revision import Revision
 from rollouts.verbs import VerbRequest
@@ -108,36 +108,6 @@ class Observed:
         return hold.vector if hold is not None else EMPTY
 
 
-class WhenQuotaShort(StrEnum):
-    WAIT = "wait"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class WeightStep:
-    weight: int  # percent, 1..100, rising from step to step
-    pause_s: float = 0.0  # after this weight was proven
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutSpec:
-    """The workload's replica bounds and `spec.rollout`, defaults filled in. Defaults here: design section 2."""
-
-    min_replicas: int = 1
-    max_replicas: int = 1
-    queue_timeout_s: float = 3600.0
-    schedule_timeout_s: float = 300.0
-    progress_deadline_s: float = 600.0
-    when_quota_short: WhenQuotaShort = WhenQuotaShort.WAIT
-    steps: tuple[WeightStep, ...] = ()  # without a route they are left out
-    warmup: bool = False
-    drain_timeout_s: float = 300.0
-    drain_quiet_s: float = 5.0
-    node_pools: tuple[str, ...] = ("default",)  # in order of preference
-    paused: bool = False
-    verb: VerbRequest | None = None  # the annotation, if it can be understood
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The workload's numbers that a step needs."""
@@ -148,6 +118,7 @@ class Limits:
     epoch: int | None = None  # of the present leader; None: nobody to be fenced off from (a simulated world)
     may_lower: bool = True  # False until every object carries that epoch: a late write may still raise another
     rollout: RolloutSpec | None = None  # None: updates are not driven, a template edit is only remembered
+    verb: VerbRequest | None = None  # the annotation, if it can be understood
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autoscaler.model.resources import EMPTY, ResourceVector, times
+from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
-from rollouts.observed import RolloutSpec, Situation
+from rollouts.observed import Situation
 from rollouts.quota import Ask, covers, replicas_in
 from rollouts.record import Phase, Record, Rollout
 

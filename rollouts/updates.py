@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from autoscaler.model.rollout import WhenQuotaShort
 from rollouts import gates, planner
 from rollouts.moves import Event, move
-from rollouts.observed import Situation, WhenQuotaShort
+from rollouts.observed import Situation
 from rollouts.record import Leaving, Pause, PausedBy, Phase, Record, Rollout, Why
 
 BACK_OFF_FIRST_S: Final = 30.0
@@ -238,7 +239,7 @@ def _warming(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     if gates.all_ready(update, rollout.size) is not None:
         lost = move(rollout, Event.REPLICAS_LOST, Phase.STARTING, seen.now, reason=Why.REPLICAS_LOST)
         return replace(record, rollout=lost)
-    if (shut := gates.warmed(update, seen.spec.warmup)) is not None:
+    if (shut := gates.warmed(update, seen.spec)) is not None:
         return shut
     if seen.observed.route is not None and (shut := gates.full(seen.observed.update_service, update)) is not None:
         return shut
@@ -273,7 +274,7 @@ def _shut(seen: Situation, record: Record, weight: int) -> str | None:
     assert rollout is not None
     update = seen.observed.of(rollout.revision)
     every = gates.all_ready(update, rollout.size) if rollout.verified == 0 else None
-    return every or gates.warmed(update, seen.spec.warmup) or gates.capacity(seen, record, weight)
+    return every or gates.warmed(update, seen.spec) or gates.capacity(seen, record, weight)
 
 
 def _unwritten(seen: Situation, rollout: Rollout) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from autoscaler.model.resources import ResourceVector
+from autoscaler.model.rollout import RolloutSpec, RouteSpec
 from autoscaler.model.signal import SignalSpec
 
 
@@ -153,7 +154,7 @@ class WorkloadSpec:
     desired_phase: DesiredPhase
     mode: Mode
     project: str
-    node_pool: str
+    node_pool: str  # the first of rollout.node_pools
     priority: Priority
     serving: ServingSpec
     scaling: ScalingSpec
@@ -163,3 +164,6 @@ class WorkloadSpec:
     orphan: bool = False  # deletionPolicy: Orphan
     initialization_timeout_s: float | None = None
     target: TargetSpec | None = None  # None: what serves is ours
+    rollout: RolloutSpec = field(default_factory=RolloutSpec)
+    route: RouteSpec | None = None  # carries the traffic weights; None: the Service's selector is the switch
+    request_timeout_s: int | None = None  # of one request, where the route can keep it

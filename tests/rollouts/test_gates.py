@@ -6,17 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from autoscaler.model.rollout import RolloutSpec, WeightStep
 from rollouts import gates, planner
-from rollouts.observed import (
-    Limits,
-    Observed,
-    ObservedRevision,
-    ObservedRoute,
-    ObservedService,
-    RolloutSpec,
-    Situation,
-    WeightStep,
-)
+from rollouts.observed import Limits, Observed, ObservedRevision, ObservedRoute, ObservedService, Situation
 from rollouts.record import Leaving, Record, Rollout
 from rollouts.revision import Revision
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollouts.observed import RolloutSpec, WeightStep, WhenQuotaShort
+from autoscaler.model.rollout import RolloutSpec, WarmUpSpec, WeightStep, WhenQuotaShort
 from rollouts.record import PausedBy, Phase, Why
 from rollouts.revision import NO_REVISION
 from rollouts.verbs import Verb, parse
@@ -158,7 +158,7 @@ def test_a_failed_revision_is_tried_again_on_retry_with_fresh_clocks() -> None:
     world.broken.clear()
     world.ask(Verb.RETRY, "b").run(60, World.settled)
     assert world.record.current == B
-    assert world.record.handled == world.spec.verb.text if world.spec.verb else False
+    assert world.record.handled == world.limits.verb.text if world.limits.verb else False
 
 
 @ROUTED
@@ -474,7 +474,12 @@ def test_a_template_that_returns_to_the_current_one_is_an_abort_with_nothing_lef
 
 
 def test_warm_up_requests_come_before_any_weight() -> None:
-    world = World(spec=RolloutSpec(1, 8, warmup=True), routed=True).serving().edit("b").until(Phase.WARMING)
+    world = (
+        World(spec=RolloutSpec(1, 8, warmup=WarmUpSpec("/v1/models")), routed=True)
+        .serving()
+        .edit("b")
+        .until(Phase.WARMING)
+    )
     assert world.weight == 0
     world.run(60, World.settled)
     assert len([name for name in world.warmed if name.startswith(B)]) == 3

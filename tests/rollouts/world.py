@@ -12,20 +12,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 
 from autoscaler.model.resources import GPU, ResourceVector
+from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
 from rollouts import machine, quota
 from rollouts.commands import Command, HaveReplicas
 from rollouts.driver import Driver
 from rollouts.machine import Step, step
-from rollouts.observed import (
-    Limits,
-    Observed,
-    ObservedHold,
-    ObservedRevision,
-    ObservedRoute,
-    ObservedService,
-    RolloutSpec,
-)
+from rollouts.observed import Limits, Observed, ObservedHold, ObservedRevision, ObservedRoute, ObservedService
 from rollouts.planner import Asker
 from rollouts.ports import UpdatePorts
 from rollouts.record import Bounds, Phase, Record
@@ -379,7 +372,7 @@ class World:
     def ask(self, verb: Verb, letter: str) -> World:
         name = revision(letter).name
         text = f"{verb.value} {name} {self.now}"
-        self.spec = replace(self.spec, verb=VerbRequest(verb, name, text))
+        self.limits = replace(self.limits, verb=VerbRequest(verb, name, text))
         return self
 
     def phase(self) -> Phase | None:

@@ -25,8 +25,8 @@ import yaml
 
 from tests.realcluster.process import Process
 
-# KWOK 0.8.0 sometimes dies of this at its start: the first expressions of its stages, compiled at once, write one map of
-# github.com/wzshiming/easycel without a lock. A kubelet would start its container again; so do we.
+# KWOK 0.8.0 sometimes dies of this at its start: the first expressions of its stages, compiled at once, write one map
+# of github.com/wzshiming/easycel without a lock. A kubelet would start its container again; so do we.
 RACE: Final = "fatal error: concurrent map writes"
 MOST_REVIVALS: Final = 3
 

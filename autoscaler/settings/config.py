@@ -35,7 +35,8 @@ from autoscaler.settings.scalars import (
     refused,
 )
 from autoscaler.settings.section import Section, without_nulls
-from autoscaler.settings.workload import KNATIVE, ApiVersion, DeletionPolicy, KindName, MetricsPath
+from autoscaler.settings.serving import KNATIVE, ApiVersion, KindName, PagePath
+from autoscaler.settings.workload import DeletionPolicy
 
 ENVIRONMENT_PREFIX: Final = "TIDEGATE__"  # two underscores: a Service named tidegate injects TIDEGATE_PORT=tcp://…
 RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -166,7 +167,7 @@ class LeaderElection(Section):
 class MetricsDefaults(Section):
     port: Port | None = None
     """null is the serving port."""
-    path: MetricsPath | None = None
+    path: PagePath | None = None
     """null is the path of the engine."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from autoscaler.cli.images import images_of
-from autoscaler.cli.seen import CURRENT, LEAVING, UPDATE, Seen, gpus, seconds_of
+from autoscaler.cli.seen import CURRENT, LEAVING, UPDATE, Seen, gpus, is_in, seconds_of
 from autoscaler.cli.words import NONE, age, number
 from autoscaler.cluster.inferenceworkload import Serving
 from autoscaler.cluster.resources import ControllerRevision
@@ -47,7 +47,7 @@ def entries(seen: Seen, stored: Sequence[ControllerRevision]) -> list[Entry]:
 
 
 def _entry(seen: Seen, name: str, stored: ControllerRevision | None) -> Entry:
-    revision = seen.told.revision(name)
+    revision = seen.revision(name)
     rollout = seen.told.rollout
     of_update = rollout is not None and rollout.revision == name
     return Entry(
@@ -69,7 +69,7 @@ def _state(seen: Seen, name: str) -> str:
     if name == told.current_revision:
         return CURRENT
     if told.rollout is not None and told.rollout.revision == name and told.rollout.phase:
-        return told.rollout.phase if told.rollout.is_in(Phase.FAILED) else f"{UPDATE},{told.rollout.phase}"
+        return told.rollout.phase if is_in(told.rollout, Phase.FAILED) else f"{UPDATE},{told.rollout.phase}"
     if name == told.update_revision:
         return UPDATE
     if told.record is not None and any(each.revision == name for each in told.record.leaving or ()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from autoscaler.cli.seen import Seen, gpus, seconds_of
+from autoscaler.cli.seen import Seen, gpus, is_in, seconds_of
 from autoscaler.cli.words import NONE, age, number, short_revision
 from autoscaler.cluster.inferenceworkload import SignalStatus
 from rollouts.record import Phase
@@ -42,7 +42,7 @@ def _row(seen: Seen, now: float, wide: bool, everywhere: bool) -> tuple[str, ...
         (signal.name if signal is not None else None) or NONE,
         f"{signal.value or NONE}/{signal.target or NONE}" if signal is not None else NONE,
         held_gpus(seen),
-        told.condition("ScalingLimited") or NONE,
+        seen.reason("ScalingLimited") or NONE,
         age(now - created if created is not None else None),
         *(_wide(seen, now) if wide else ()),
     )
@@ -54,7 +54,7 @@ def status(seen: Seen) -> str:
     phase, rollout = told.phase or "Unknown", told.rollout
     if rollout is None or not rollout.phase or rollout.phase in ENDED:
         return phase
-    return f"{phase},{'UpdateFailed' if rollout.is_in(Phase.FAILED) else rollout.phase}"
+    return f"{phase},{'UpdateFailed' if is_in(rollout, Phase.FAILED) else rollout.phase}"
 
 
 def revisions(seen: Seen) -> str:

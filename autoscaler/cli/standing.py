@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from autoscaler.cli.seen import Seen
+from autoscaler.cli.seen import Seen, is_in
 from autoscaler.cli.verbs import unhandled
 from autoscaler.cli.words import span
 from autoscaler.doctor.findings import Exit
@@ -71,9 +71,9 @@ def _of_update(seen: Seen) -> Verdict | None:
     said = f": {told.rollout_message}" if told.rollout_message else ""
     reason = f" ({rollout.reason})" if rollout.reason else ""
     message = f"update {rollout.revision} {rollout.phase}{reason}{said}"
-    if rollout.is_in(Phase.FAILED):
+    if is_in(rollout, Phase.FAILED):
         return Verdict(Standing.DEGRADED, message)
-    if rollout.is_in(*ACTIVE, Phase.ROLLING_BACK, Phase.SUPERSEDED):
+    if is_in(rollout, *ACTIVE, Phase.ROLLING_BACK, Phase.SUPERSEDED):
         return Verdict(Standing.UNDERWAY, message)
     return None
 

@@ -12,10 +12,10 @@ from rich.tree import Tree
 
 from autoscaler.cli.images import images_of
 from autoscaler.cli.pods import PodSeen, Replica, replicas_of, state_of
-from autoscaler.cli.seen import CURRENT, LEAVING, UPDATE, RevisionSeen, RolloutSeen, Seen, gpus, seconds_of
+from autoscaler.cli.seen import CURRENT, LEAVING, UPDATE, Seen, gpus, is_in, paused_by, seconds_of
 from autoscaler.cli.verbs import unhandled
 from autoscaler.cli.words import NONE, age, counted, mark, number, span, style
-from autoscaler.cluster.inferenceworkload import Serving
+from autoscaler.cluster.inferenceworkload import RevisionStatus, RolloutStatus, Serving
 from rollouts.record import PausedBy, Phase
 
 _ROLES: Final = {CURRENT: 0, UPDATE: 1, LEAVING: 2}
@@ -59,6 +59,7 @@ def _header(shown: Picture) -> list[Text]:
         _line("Name", Text(f"{seen.metadata.namespace}/{seen.metadata.name}")),
         _line("Status", _marked(phase, f": {message}")),
         *_update(shown),
+        *_asked(seen),
         _line("Replicas", Text(_replicas(seen))),
         *(_line("Signal", Text(each)) for each in _signals(seen)),
         *(_line("Quota", Text(each)) for each in _quota(seen)),
@@ -80,19 +81,22 @@ def _update(shown: Picture) -> list[Text]:
     if rollout is None or not rollout.phase:
         return []
     parts = [f" {rollout.revision}", *_said(told.rollout_message, rollout), *_step(shown.seen, rollout)]
-    lines = [_line("Update", _marked(rollout.phase, parts[0] + "".join(f"; {part}" for part in parts[1:])))]
-    lines += [_line("Clock", Text(each)) for each in _clocks(shown, rollout)]
-    if waiting := unhandled(shown.seen):
-        lines.append(_line("Asked", Text(f'"{waiting}" is not handled yet')))
+    said = _line("Update", _marked(rollout.phase, parts[0] + "".join(f"; {part}" for part in parts[1:])))
+    return [said, *(_line("Clock", Text(each)) for each in _clocks(shown, rollout))]
 
 
-def _said(message: str | None, rollout: RolloutSeen) -> list[str]:
+def _asked(seen: Seen) -> list[Text]:
+    waiting = unhandled(seen)
+    return [_line("Asked", Text(f'"{waiting}" is not handled yet'))] if waiting else []
+
+
+def _said(message: str | None, rollout: RolloutStatus) -> list[str]:
     return [each for each in (rollout.reason, message) if each]
 
 
-def _step(seen: Seen, rollout: RolloutSeen) -> list[str]:
+def _step(seen: Seen, rollout: RolloutStatus) -> list[str]:
     """Which of the steps, and the weight wanted and proven."""
-    steps = steps_of(seen)
+    steps = (seen.spec.rollout.steps if seen.spec.rollout is not None else None) or ()
     parts = []
     if steps and rollout.step is not None and not rollout.full:
         parts.append(f"step {min(rollout.step, len(steps))} of {len(steps)}")
@@ -101,25 +105,20 @@ def _step(seen: Seen, rollout: RolloutSeen) -> list[str]:
     return parts
 
 
-def steps_of(seen: Seen) -> Sequence[object]:
-    """The steps of spec.rollout."""
-    rollout = getattr(seen.spec, "rollout", None)
-    return getattr(rollout, "steps", None) or ()
-
-
-def _clocks(shown: Picture, rollout: RolloutSeen) -> list[str]:
+def _clocks(shown: Picture, rollout: RolloutStatus) -> list[str]:
     """What runs out when. In a pause nothing does but the pause itself: its length is added to every deadline."""
-    if rollout.is_in(Phase.PAUSED):
-        by = _PAUSED.get(rollout.paused_by) if rollout.paused_by is not None else None
+    if is_in(rollout, Phase.PAUSED):
+        who = paused_by(rollout)
+        by = _PAUSED[who] if who is not None else None
         until = seconds_of(rollout.pause.until) if rollout.pause is not None else None
         left = f"{span(until - shown.now)} left" if until is not None else "until it is resumed"
         return [f"paused {by or 'for now'}, {left}; deadlines wait"]
     found = [
-        (name, seconds_of(getattr(rollout, field))) for phase, (name, field) in _CLOCKS.items() if rollout.is_in(phase)
+        (name, seconds_of(getattr(rollout, field))) for phase, (name, field) in _CLOCKS.items() if is_in(rollout, phase)
     ]
-    if rollout.is_in(Phase.STARTING):
+    if is_in(rollout, Phase.STARTING):
         found.insert(0, ("schedule timeout", seconds_of(rollout.schedule_deadline_at)))
-    if rollout.is_in(Phase.QUEUED):
+    if is_in(rollout, Phase.QUEUED):
         found.insert(0, ("back-off", seconds_of(rollout.not_before)))
     return [
         _runs_out(name, at, shown.now)
@@ -209,22 +208,22 @@ def _of(seen: Seen, pod: PodSeen) -> str:
     return pod.revision or (seen.told.current_revision or "") if seen.kind_of_serving == "targetRef" else pod.revision
 
 
-def _revisions(shown: Picture) -> list[RevisionSeen]:
+def _revisions(shown: Picture) -> list[RevisionStatus]:
     """Those that the status names and those that only pods speak of: current, update, leaving, others."""
     told = shown.seen.told
     found = {each.name: each for each in told.revisions or ()}
     named = [(told.current_revision, CURRENT), (told.update_revision, UPDATE)]
     for name, role in (*named, *((_of(shown.seen, pod), None) for pod in shown.pods)):
         if name and name not in found:
-            found[name] = RevisionSeen(name=name, role=role)
+            found[name] = RevisionStatus(name=name, role=role)
     return sorted(found.values(), key=lambda each: (_ROLES.get(each.role or "", 3), each.name))
 
 
-def _revision(shown: Picture, revision: RevisionSeen) -> Text:
+def _revision(shown: Picture, revision: RevisionStatus) -> Text:
     told, rollout = shown.seen.told, shown.seen.told.rollout
     role = revision.role or "Left over"
     phase = f" ({rollout.phase})" if rollout is not None and rollout.revision == revision.name and rollout.phase else ""
-    parts = [Text(revision.name, style="bold"), Text(f"{role}{phase}")]
+    parts = [Text(revision.name or NONE, style="bold"), Text(f"{role}{phase}")]
     percent = revision.traffic_percent
     if percent is None:
         percent = next((each.percent for each in told.traffic or () if each.revision_name == revision.name), None)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from autoscaler.cli.seen import VERB_ANNOTATION, RolloutSeen, Seen
+from autoscaler.cli.seen import VERB_ANNOTATION, Seen, is_in, paused_by
+from autoscaler.cluster.inferenceworkload import RolloutStatus
 from rollouts.moves import PAUSABLE, REVOCABLE
 from rollouts.record import PausedBy, Phase
 from rollouts.verbs import Verb
@@ -72,7 +73,7 @@ def _nothing(seen: Seen, verb: Verb) -> str:
 
 def _retry(seen: Seen) -> Asked | str:
     told, rollout = seen.told, seen.told.rollout
-    if rollout is not None and rollout.revision and rollout.is_in(Phase.FAILED):
+    if rollout is not None and rollout.revision and is_in(rollout, Phase.FAILED):
         why = f", which failed ({rollout.reason})" if rollout.reason else ", which failed"
         return Asked(Verb.RETRY, rollout.revision, f"asked to try the update {rollout.revision}{why}, once more")
     if told.record is not None and told.record.phase == Phase.FAILED.value and told.current_revision:
@@ -84,7 +85,7 @@ def _retry(seen: Seen) -> Asked | str:
     return "nothing to retry: nothing has failed"
 
 
-def _of_update(verb: Verb, rollout: RolloutSeen, revision: str) -> Asked | str:
+def _of_update(verb: Verb, rollout: RolloutStatus, revision: str) -> Asked | str:
     update = f"the update {revision}"
     match verb:
         case Verb.ABORT:
@@ -97,18 +98,18 @@ def _of_update(verb: Verb, rollout: RolloutSeen, revision: str) -> Asked | str:
             return _go_on(verb, rollout, revision, update)
 
 
-def _abort(rollout: RolloutSeen, revision: str, update: str) -> Asked | str:
-    if rollout.is_in(*REVOCABLE):
+def _abort(rollout: RolloutStatus, revision: str, update: str) -> Asked | str:
+    if is_in(rollout, *REVOCABLE):
         back = " and take its traffic back" if rollout.weight else ""
         return Asked(Verb.ABORT, revision, f"asked to abort {update}{back}; the current revision stays")
-    if rollout.is_in(Phase.DRAINING):
+    if is_in(rollout, Phase.DRAINING):
         return f"{update} has all the traffic, proven: it is past aborting; apply the old template to go back"
     return f"nothing to abort: {update} is {rollout.phase}{_because(rollout)}"
 
 
-def _pause(rollout: RolloutSeen, revision: str, update: str) -> Asked | str:
-    by = rollout.paused_by
-    if rollout.is_in(*PAUSABLE):
+def _pause(rollout: RolloutStatus, revision: str, update: str) -> Asked | str:
+    by = paused_by(rollout)
+    if is_in(rollout, *PAUSABLE):
         return Asked(Verb.PAUSE, revision, f"asked to pause {update} ({rollout.phase}); resume lets it go on")
     if by is PausedBy.STEP:
         return Asked(Verb.PAUSE, revision, f"asked to hold the pause of {update} until it is resumed")
@@ -119,25 +120,25 @@ def _pause(rollout: RolloutSeen, revision: str, update: str) -> Asked | str:
     return f"nothing to pause: {update} is {rollout.phase}{_because(rollout)}"
 
 
-def _go_on(verb: Verb, rollout: RolloutSeen, revision: str, update: str) -> Asked | str:
-    by = rollout.paused_by
+def _go_on(verb: Verb, rollout: RolloutStatus, revision: str, update: str) -> Asked | str:
+    by = paused_by(rollout)
     if by in (PausedBy.STEP, PausedBy.VERB):
         resumes = rollout.pause.resumes if rollout.pause is not None else None
         return Asked(verb, revision, f"asked to end the pause of {update}; it goes on {resumes or 'as before'}")
     if by is PausedBy.SPEC:
         return f"nothing to {verb.value}: {_BY_SPEC}"
-    hint = "; --full leaves the remaining steps out" if verb is Verb.PROMOTE and rollout.is_in(*REVOCABLE) else ""
+    hint = "; --full leaves the remaining steps out" if verb is Verb.PROMOTE and is_in(rollout, *REVOCABLE) else ""
     return f"nothing to {verb.value}: {update} is {rollout.phase}{_because(rollout)}, not paused{hint}"
 
 
-def _promote_full(rollout: RolloutSeen, revision: str, update: str) -> Asked | str:
-    if not rollout.is_in(*REVOCABLE):
+def _promote_full(rollout: RolloutStatus, revision: str, update: str) -> Asked | str:
+    if not is_in(rollout, *REVOCABLE):
         return f"nothing to promote: {update} is {rollout.phase}{_because(rollout)}"
     if rollout.full:
         return f"{update} is promoted already: it goes to 100 % without further steps"
-    but = f"; {_BY_SPEC}, or it waits all the same" if rollout.paused_by is PausedBy.SPEC else ""
+    but = f"; {_BY_SPEC}, or it waits all the same" if paused_by(rollout) is PausedBy.SPEC else ""
     return Asked(Verb.PROMOTE_FULL, revision, f"asked to take {update} to 100 % without further steps{but}")
 
 
-def _because(rollout: RolloutSeen) -> str:
+def _because(rollout: RolloutStatus) -> str:
     return f" ({rollout.reason})" if rollout.reason else ""

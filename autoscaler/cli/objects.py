@@ -29,13 +29,20 @@ DRY_RUN: Final = {**MANAGER, "dryRun": "All"}
 
 async def workload(reached: Reached, name: str) -> Stored:
     """Raises Ended where there is none of that name."""
+    found = await workload_or_none(reached, name)
+    if found is None:
+        where = f"namespace {reached.namespace}"
+        raise Ended(Exit.ERROR, f"there is no InferenceWorkload {name} in {where}; see: tidegate list -A")
+    return found
+
+
+async def workload_or_none(reached: Reached, name: str) -> Stored | None:
     try:
         return _read(await reached.api.call("GET", WORKLOADS.path(reached.namespace, name)))
     except NotFound as error:
         if not error.reason:
             raise  # the kind itself is unknown there
-        where = f"namespace {reached.namespace}"
-        raise Ended(Exit.ERROR, f"there is no InferenceWorkload {name} in {where}; see: tidegate list -A") from error
+        return None
 
 
 async def workloads(reached: Reached, everywhere: bool) -> list[Stored]:

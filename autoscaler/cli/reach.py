@@ -68,10 +68,18 @@ async def _run(where: Where, work: Callable[[Reached], Awaitable[Exit]]) -> Exit
 
 
 async def _connect(where: Where) -> KubernetesClient:
+    kubeconfig = _existing(where.kubeconfig or usual_kubeconfig())
     try:
-        return await connect(where.kubeconfig or usual_kubeconfig(), where.context)
+        return await connect(kubeconfig, where.context)
     except Exception as error:  # of many libraries: files, YAML, certificates, commands of the kubeconfig
         raise Ended(Exit.ERROR, f"no access to a cluster: {type(error).__name__}: {error}; {_OF_CALLER}") from error
+
+
+def _existing(kubeconfig: Path | None) -> Path | None:
+    listed = str(kubeconfig).split(os.pathsep) if kubeconfig is not None else []
+    if listed and not any(Path(each).expanduser().is_file() for each in listed if each):
+        raise Ended(Exit.ERROR, f"there is no kubeconfig {kubeconfig}; {_OF_CALLER}")
+    return kubeconfig
 
 
 def usual_kubeconfig() -> Path | None:

@@ -177,3 +177,41 @@ def history(
 
     where = where_of(kubeconfig, context, namespace, timeout)
     raise typer.Exit(show.history(where, show.Look(output, no_headers=no_headers, no_color=no_color), workload))
+
+
+@app.command(
+    epilog="""
+\b
+Exit status: 0 it fits, or this is not known from here, 1 it did not work or would be refused, 2 wrong usage,
+3 quota is short, 4 not done in time.
+
+\b
+The API server is asked what it would store (a dry run, which takes the right to patch the workload);
+nothing is changed. It is a forecast: demand and quota may be others when you apply. Bounds that nobody
+set count as the built-in defaults.
+
+\b
+Examples:
+  tidegate plan -f llama.yaml
+  helm template models/ | tidegate plan -f -
+  tidegate plan -f llama.yaml -o json | jq '.plans[0].gpus'
+  tidegate plan -f llama.yaml && kubectl apply -f llama.yaml
+""",
+)
+def plan(
+    file: Annotated[
+        Path,
+        typer.Option("--filename", "-f", metavar="FILE", help="Manifests, as for kubectl apply; - is standard input."),
+    ],
+    namespace: Namespace = None,
+    output: Output = Format.TABLE,
+    no_color: NoColor = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    timeout: Timeout = None,
+) -> None:
+    """Say what an edit would do: new revision or in place, GPUs at the peak, does it fit."""
+    from autoscaler.cli import planning
+
+    where = where_of(kubeconfig, context, namespace, timeout)
+    raise typer.Exit(planning.plan(where, file, output, no_color))

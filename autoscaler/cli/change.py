@@ -9,7 +9,7 @@ from rich.text import Text
 
 from autoscaler.cli import images, objects, verbs
 from autoscaler.cli.options import Format
-from autoscaler.cli.output import console, document, name_of, object_of
+from autoscaler.cli.output import console, document, name_of, names, object_of
 from autoscaler.cli.reach import Ended, Reached, Where, run
 from autoscaler.cli.seen import Stored
 from autoscaler.cluster.inferenceworkload import Serving
@@ -58,6 +58,6 @@ def _say(stored: Stored, sentence: str, form: Format) -> None:
     if form in (Format.JSON, Format.YAML):
         document(shown, object_of(stored.raw), form)
     elif form is Format.NAME:
-        shown.print(name_of(name))
+        names(shown, [name_of(name)])
     else:
         shown.print(Text(f"{name}: {sentence}"), soft_wrap=True)

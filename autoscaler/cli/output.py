@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
@@ -71,6 +71,11 @@ def list_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Objects as kubectl shows several of them."""
     items = [object_of(raw) for raw in raws]
     return {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}
+
+
+def names(shown: Console, found: Iterable[str]) -> None:
+    """One a line; nothing where there are none."""
+    shown.file.write("".join(f"{each}\n" for each in found))
 
 
 def name_of(name: str) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from autoscaler.cli import forecast, objects
 from autoscaler.cli.edits import apply
 from autoscaler.cli.options import Format
-from autoscaler.cli.output import console, document, name_of
+from autoscaler.cli.output import console, document, name_of, names
 from autoscaler.cli.plan import Plan
 from autoscaler.cli.plan import plan as planned
 from autoscaler.cli.reach import Ended, Reached, Where, run
@@ -35,7 +35,7 @@ def plan(where: Where, file: Path, form: Format, no_color: bool) -> Exit:
         if form in (Format.JSON, Format.YAML):
             document(shown, {"plans": [forecast.document(each) for each in plans]}, form)
         elif form is Format.NAME:
-            shown.print("\n".join(name_of(each.name) for each in plans), soft_wrap=True)
+            names(shown, (name_of(each.name) for each in plans))
         else:
             text = "\n\n".join("\n".join(forecast.lines(each)) for each in plans)
             shown.print(Text(text), soft_wrap=True)

@@ -17,7 +17,7 @@ from rich.text import Text
 from autoscaler.cli import history as histories
 from autoscaler.cli import listing, objects, standing
 from autoscaler.cli.options import Format
-from autoscaler.cli.output import console, document, lines, list_of, name_of, object_of
+from autoscaler.cli.output import console, document, lines, list_of, name_of, names, object_of
 from autoscaler.cli.pods import PodSeen
 from autoscaler.cli.reach import Reached, Where, run, told
 from autoscaler.cli.seen import Stored
@@ -58,7 +58,7 @@ def list_workloads(where: Where, look: Look, everywhere: bool) -> Exit:
         if look.form in _DOCUMENTS:
             document(shown, list_of([each.raw for each in found]), look.form)
         elif look.form is Format.NAME:
-            shown.print("\n".join(name_of(each.seen.metadata.name) for each in found), soft_wrap=True)
+            names(shown, (name_of(each.seen.metadata.name) for each in found))
         elif found:
             shown.print(_table(found, look, everywhere), end="", soft_wrap=True)
         else:
@@ -101,7 +101,7 @@ def get(where: Where, look: Look, name: str) -> Exit:
 
 def _print_object(shown: Console, stored: Stored, form: Format) -> None:
     if form is Format.NAME:
-        shown.print(name_of(stored.seen.metadata.name))
+        names(shown, [name_of(stored.seen.metadata.name)])
     else:
         document(shown, object_of(stored.raw), form)
 
@@ -140,7 +140,7 @@ def status(where: Where, look: Look, name: str, wait_s: float) -> Exit:
         if look.form in _DOCUMENTS:
             document(shown, standing.document(stored.seen, found), look.form)
         elif look.form is Format.NAME:
-            shown.print(name_of(name))
+            names(shown, [name_of(name)])
         else:
             shown.print(Text(standing.line(stored.seen, found, wait_s)), soft_wrap=True)
         return found.exit
@@ -182,7 +182,7 @@ def history(where: Where, look: Look, name: str) -> Exit:
         if look.form in _DOCUMENTS:
             document(shown, histories.document(stored.seen, found), look.form)
         elif look.form is Format.NAME:
-            shown.print("\n".join(f"controllerrevision.apps/{each.name}" for each in found), soft_wrap=True)
+            names(shown, (f"controllerrevision.apps/{each.name}" for each in found))
         elif found:
             rows = histories.rows(found, time.time(), look.wide)
             shown.print(lines(rows, look.no_headers, coloured="STATE"), end="", soft_wrap=True)

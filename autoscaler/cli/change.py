@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from rich.text import Text
 
@@ -12,6 +12,7 @@ from autoscaler.cli.options import Format
 from autoscaler.cli.output import console, document, name_of, names, object_of
 from autoscaler.cli.reach import Ended, Reached, Where, run
 from autoscaler.cli.seen import Stored
+from autoscaler.cluster.errors import Refused
 from autoscaler.cluster.inferenceworkload import Serving
 from autoscaler.doctor.findings import Exit
 from rollouts.verbs import Verb
@@ -26,7 +27,7 @@ def ask(where: Where, name: str, verb: Verb, form: Format) -> Exit:
         if isinstance(request, str):
             raise Ended(Exit.ERROR, request)
         body = verbs.patch(stored.seen.metadata.uid, verbs.annotation(request, time.time()))
-        _say(await objects.merge(reached, name, body), request.says, form)
+        _say(await _written(objects.merge(reached, name, body), name), request.says, form)
         return Exit.OK
 
     return run(where, work)
@@ -45,12 +46,23 @@ def set_image(where: Where, name: str, wanted: Mapping[str, str], form: Format) 
             _say(stored, "has these images already; nothing was changed", form)
             return Exit.OK
         of_this_one = {"op": "test", "path": "/metadata/uid", "value": stored.seen.metadata.uid}
-        changed = await objects.json_patch(reached, name, [of_this_one, *operations])
+        changed = await _written(objects.json_patch(reached, name, [of_this_one, *operations]), name)
         images_now = ", ".join(f"{container}={image}" for container, image in wanted.items())
         _say(changed, f"image set to {images_now}; follow the update: tidegate get {name} -w", form)
         return Exit.OK
 
     return run(where, work)
+
+
+async def _written(write: Awaitable[Stored], name: str) -> Stored:
+    """The object after the write. Another object of that name, or another template, is refused by the server as 422."""
+    try:
+        return await write
+    except Refused as error:
+        if "metadata.uid" in error.message or "test failed" in error.message:
+            changed = f"{name} was changed or made anew meanwhile, nothing was done; look again: tidegate get {name}"
+            raise Ended(Exit.ERROR, changed) from error
+        raise
 
 
 def _say(stored: Stored, sentence: str, form: Format) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from autoscaler.cli import images, verbs
+from autoscaler.cluster.inferenceworkload import Serving
 from rollouts.verbs import Verb, VerbRequest, parse
 from tests.cli.desk import AT, Desk, rollout
 from tests.e2e.workload import group_manifest, manifest
@@ -95,12 +98,13 @@ def test_where_there_is_nothing_to_act_on_nothing_is_written(
     assert desk.object("llama") == before
 
 
+CHANGED = "Error: llama was changed or made anew meanwhile, nothing was done; look again: tidegate get llama\n"
+
+
 def test_a_workload_of_the_same_name_that_came_meanwhile_is_left_alone(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is deleted and made anew between the look and the patch."""
-    from autoscaler.cli import verbs
-
     desk.create(*told("llama", SHIFTING))
     whole = verbs.patch
 
@@ -111,9 +115,26 @@ def test_a_workload_of_the_same_name_that_came_meanwhile_is_left_alone(
 
     monkeypatch.setattr(verbs, "patch", late)
     ended = desk.run("abort", "llama")
-    assert ended.status == 1
-    assert ended.err.startswith("Error: changed meanwhile, nothing was done: ")
+    assert (ended.status, ended.err) == (1, CHANGED)
     assert "annotations" not in desk.object("llama")["metadata"]
+
+
+def test_an_image_is_not_set_in_a_template_that_changed_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another container has the place of the one that was meant."""
+    desk.create(manifest("llama", BOUNDS))
+    whole = images.operations
+
+    def late(serving: Serving, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+        template = desk.object("llama")["spec"]["serving"]["deployment"]["template"]
+        template["spec"]["containers"].insert(0, {"name": "proxy", "image": "envoy:1"})
+        desk.patch("llama", {"spec": {"serving": {"deployment": {"template": template}}}})
+        return whole(serving, wanted)
+
+    monkeypatch.setattr(images, "operations", late)
+    ended = desk.run("set", "image", "llama", "vllm=example/vllm:2")
+    assert (ended.status, ended.err) == (1, CHANGED)
+    containers = desk.object("llama")["spec"]["serving"]["deployment"]["template"]["spec"]["containers"]
+    assert [each["image"] for each in containers] == ["envoy:1", "example/vllm:1"]
 
 
 def test_the_rights_are_the_callers_own(desk: Desk) -> None:

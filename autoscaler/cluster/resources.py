@@ -49,6 +49,7 @@ LEADER_WORKER_SETS: Final = Resource(  # known only where LeaderWorkerSet is
 )
 CONTROLLER_REVISIONS: Final = Resource("apps/v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("v1", "pods", "Pod")
+NODES: Final = Resource("v1", "nodes", "Node")
 SERVICES: Final = Resource("v1", "services", "Service")
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io/v1", "events", "Event")
@@ -292,6 +293,12 @@ class TargetPod(Pod, frozen=True):
         except ValueError:  # a quantity beyond all bounds is no reason to lose sight of the pod
             demand = {}
         msgspec.structs.force_setattr(self, "demand", demand)
+
+
+class Node(Struct, frozen=True):
+    """Its labels say to which node pool it belongs."""
+
+    metadata: Metadata
 
 
 class TargetObject(Struct, frozen=True):

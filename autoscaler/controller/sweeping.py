@@ -20,7 +20,7 @@ from autoscaler.cluster.history import forget, superfluous
 from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
-from autoscaler.controller.snapshot import Snapshot, Subject
+from autoscaler.controller.subject import Snapshot, Subject
 
 EVERY_S: Final = 60.0
 MOST: Final = 100  # deletions of one sweep: they share the write budget with what somebody waits for

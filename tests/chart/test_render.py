@@ -191,7 +191,7 @@ def test_versions_with_a_provider_s_suffix_are_accepted(provider: str) -> None:
 # --- the configuration ---
 
 
-@pytest.mark.parametrize("file", ["defaults.yaml", "examples/config.yaml"])
+@pytest.mark.parametrize("file", ["defaults.yaml", "examples/config.yaml", "examples/node-pools.yaml"])
 def test_the_daemon_reads_the_configuration_that_the_operator_wrote(file: str) -> None:
     written = (ROOT / "config" / file).read_text()
     document = one(render({"config": yaml.safe_load(written)}), "ConfigMap")["data"]["config.yaml"]

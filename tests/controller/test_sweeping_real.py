@@ -20,8 +20,8 @@ from autoscaler.cluster.scalable import ScalableRevisions
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.workloads import deployment
 from autoscaler.controller.cycle import Cycle
-from autoscaler.controller.snapshot import Snapshot
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.subject import Snapshot
 from autoscaler.controller.sweeping import Sweep
 from autoscaler.model.signal import Activation
 from rollouts.revision import Revision
@@ -78,6 +78,8 @@ class Workload:
             lambda *_: None,
             1,
             lambda: asyncio.sleep(0),
+            lambda _: "default",
+            {},
         )
         for name in NAMES:
             await revisions.save(Revision(name, name.rpartition("-")[2] * 8, {"deployment": {}, "port": 8000}))

@@ -8,6 +8,7 @@ import pytest
 
 from autoscaler.model.rollout import RolloutSpec, WarmUpSpec, WeightStep, WhenQuotaShort
 from rollouts.commands import DeleteRevision
+from rollouts.gates import COUNTERS_PATIENCE_S
 from rollouts.record import PausedBy, Phase, Why
 from rollouts.revision import NO_REVISION
 from rollouts.verbs import Verb, parse
@@ -269,6 +270,11 @@ def test_a_verb_that_nobody_knows_is_refused_with_the_allowed_ones(text: str) ->
     assert "promote-full" in found
 
 
+def test_a_verb_is_no_longer_than_the_status_can_remember() -> None:
+    assert not isinstance(parse(f"abort llama-1 {'x' * 239}"), str)
+    assert parse(f"abort llama-1 {'x' * 240}") == "the verb has 254 characters; allowed: at most 253"
+
+
 def test_a_verb_is_obeyed_once_and_only_for_the_revision_that_it_names() -> None:
     world = World().serving().edit("b").until(Phase.STARTING).ask(Verb.ABORT, "c")
     world.cycle()
@@ -490,6 +496,16 @@ def test_a_template_that_returns_to_the_current_one_is_an_abort_with_nothing_lef
     assert world.traffic() == {A: 100}
     world.edit("b").run(400, World.settled)
     assert world.record.current == B, "wanted once more, it is a fresh update"
+
+
+@pytest.mark.parametrize("uncounted", [{A}, {B}, {A, B}], ids=["old", "new", "both"])
+def test_an_update_of_an_engine_without_counters_goes_on_by_the_routes_word(uncounted: set[str]) -> None:
+    world = World(spec=replace(CANARY, drain_timeout_s=40.0), routed=True, uncounted=uncounted).serving().edit("b")
+    began = world.until(Phase.SHIFTING).now
+    world.run(600, World.settled)
+    assert world.settled(), world.story()
+    assert (world.record.current, world.record.phase) == (B, Phase.COMPLETE)
+    assert world.now - began < 120 + 60 + 3 * (COUNTERS_PATIENCE_S + 5) + 40 + 20, "pauses, weights, drain, deletion"
 
 
 def test_warm_up_requests_come_before_any_weight() -> None:

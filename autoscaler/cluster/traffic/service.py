@@ -8,7 +8,7 @@ Service, only that key of the selector and the annotation with our epoch are our
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -65,20 +65,18 @@ class ServiceTraffic:
         observed: Callable[[str], Service | None],
         wrote: Callable[[Service], None],
         epoch: int,
-        stamp_route: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`observed`: the Service of that name as it was looked at; `wrote` is given what the server answered; `epoch`
-        is the present leader's; `stamp_route`: likewise for the route, where there is one."""
+        is the present leader's."""
         self._api = api
         self._workload = workload
         self._spec = spec
         self._observed = observed
         self._wrote = wrote
         self._epoch = epoch
-        self._stamp_route = stamp_route
 
     async def stamp(self) -> None:
-        """Makes our Services and the route carry the epoch: nothing that an earlier leader sent takes effect any more.
+        """Makes our Services carry the epoch: no selector that an earlier leader sent takes effect any more.
 
         An update Service that selects nobody gets no traffic, so whatever comes late to it is harmless; it is left out,
         because a take-over has this to do for every workload.
@@ -93,8 +91,6 @@ class ServiceTraffic:
             with contextlib.suppress(NotFound):  # gone meanwhile: nothing that was sent for it takes effect
                 answer = await stamp(self._api, self._path(name), there.metadata, self._epoch)
                 self._wrote(msgspec.json.decode(answer, type=Service))
-        if self._stamp_route is not None:
-            await self._stamp_route()
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
         if exists:

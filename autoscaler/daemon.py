@@ -33,6 +33,7 @@ from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
 from autoscaler.controller.recall import Recall
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.sweeping import Sweep
 from autoscaler.reload import Refused, Reload
 from autoscaler.settings.config import Config, Source
 from autoscaler.settings.load import ConfigError, LoadedConfig, load
@@ -222,11 +223,11 @@ class Daemon:
         self._pages = ActivationPages(page_urls(config), clock.now)
         self._counters = _counters_of(config, clock.now, self._signals)
         self._sources = SignalSources(self._signals, self._gpus, self._queries, self._pages, self._counters)
-        self._warm_ups = WarmUps(clock.now)
         self._sources.has_prometheus = config.prometheus.url is not None
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
         self._recall = Recall(clock.now, kept_of(config))
+        self._warm_ups = WarmUps(clock.now)
         self._cycle = Cycle(
             self._tenure,
             store,
@@ -238,7 +239,9 @@ class Daemon:
             statuses,
             self._recall,
             self._election.terms.namespace,
+            self._warm_ups,
         )
+        self._sweep = Sweep(self._tenure, store, lambda: self._cycle.seen)
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
         )
@@ -276,6 +279,7 @@ class Daemon:
             "warm-ups": self._warm_ups.run,
             "recall": self._recall.run,
             "events": self._events.run,
+            "sweep": self._sweep.run,
             "reload": self._reload.run,
         }
         if self._counters is not None:

@@ -26,9 +26,10 @@ from autoscaler.cluster.client import JSON
 from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.fencing import Tenure
 from autoscaler.cluster.store import Store
-from autoscaler.controller.cycle import Cycle, Decisions
-from autoscaler.controller.snapshot import Snapshot
+from autoscaler.controller.cycle import Cycle
+from autoscaler.controller.deciding import Decided
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.subject import Snapshot
 from autoscaler.daemon import SEARCH_EVERY
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, WorkloadSignals
 from autoscaler.model.workload import ActivationQuery, ActivationSpec, TargetKey
@@ -175,7 +176,7 @@ class Bench:
         self._decide = self.cycle.decide
         self.cycle.decide = self._timed  # type: ignore[method-assign]
 
-    def _timed(self, seen: Snapshot) -> tuple[Snapshot, Decisions]:
+    def _timed(self, seen: Snapshot) -> tuple[Snapshot, Decided]:
         began = time.process_time()
         decided = self._decide(seen)
         self.deciding_s.append(time.process_time() - began)

@@ -72,6 +72,7 @@ class ObservedRoute:
 
     weight: int | None  # percent to the update Service, the rest to the other; None: our two refs are not in it
     accepted: bool  # every parent has Accepted and ResolvedRefs at the generation that carries this weight
+    timely: bool = True  # its time-out of requests is the one that the workload asks for
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from typing import Final
 
 import structlog
 
-from autoscaler.controller.snapshot import Snapshot, Subject, scrape_targets
+from autoscaler.controller.snapshot import scrape_targets
+from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.workload import ScalingSpec, TargetKey, WorkloadKey
 from autoscaler.scaling.policy import PolicyState
 from autoscaler.scaling.warming import wanted_s, warmed

@@ -143,8 +143,8 @@ async def replay(rows: Sequence[Row]) -> list[dict[str, ScalingDecision]]:
             recorded.show(row)
             play(objects, row)
             await until(lambda row=row: shows(cycle, row))  # type: ignore[misc]
-            _, decisions = cycle.decide(cycle.observe())
-            found.append({key.name: decision for key, decision in decisions.items()})
+            _, decided = cycle.decide(cycle.observe())
+            found.append({key.name: decision for key, decision in decided.of_current.items()})
     return found
 
 

@@ -255,6 +255,15 @@ def test_what_a_pod_had_is_remembered_when_it_went() -> None:
     assert revision.requests == RequestCounts(0, 11.0, 10.0, 10.0, 11.0)
 
 
+def test_what_the_revision_before_was_asked_is_not_the_new_ones() -> None:
+    """An update that takes over is read under the workload's own key from then on."""
+    revision = Revision(1)
+    revision.show(0, 10.0, IDLE)
+    revision.show(0, 11.0, replace(IDLE, finished=9))
+    revision.workload.retarget(replace(revision.target(range(1, 2)), revision="llama-2"), 11.5)
+    assert revision.requests == RequestCounts()
+
+
 def test_without_pods_nothing_is_known_and_where_nobody_asks_nothing_is_counted() -> None:
     revision = Revision(1)
     revision.show(0, 10.0, replace(IDLE, running=1))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from autoscaler.model.resources import EMPTY, ResourceVector
+from autoscaler.model.rollout import RolloutSpec
 from rollouts.quota import Verdict
 from rollouts.revision import Revision
 from rollouts.verbs import VerbRequest
@@ -18,7 +18,11 @@ from rollouts.verbs import VerbRequest
 
 @dataclass(frozen=True, slots=True)
 class ObservedRevision:
-    """The objects of one revision as last seen. Counts are replicas: pods, or whole groups."""
+    """The objects of one revision as last seen. Counts are replicas: pods, or whole groups.
+
+    What is said of requests comes from its serving pods' pages, one a second and pod. An instant is that of the page
+    which first showed a thing: it happened between that page and the one before.
+    """
 
     name: str
     replicas: int | None  # spec.replicas of its object; None: there is no object
@@ -29,12 +33,18 @@ class ObservedRevision:
     epoch: int | None = None  # of the leader that last stamped its object
     warm: int = 0  # of the ready ones, those that answered all their warm-up requests
     serving: frozenset[str] = frozenset()  # names of the ready pods that Services may select (groups: leaders)
-    in_flight: int | None = None  # requests, over all its serving pods; None: not known of every one
-    last_request_at: float | None = None  # its pods' request counters last rose then; None: never, as far as is known
+    in_flight: int | None = (
+        None  # requests running and waiting, over all its serving pods; None: not known of every one
+    )
+    last_request_at: float | None = (
+        None  # the newest page that showed a request begun since the page before; None: none
+    )
     settled: bool = (
         True  # its controller has acted on the present spec (or it is gone), and the pods are seen since then
     )
     counted_at: float | None = None  # every serving pod's counters are known up to then; None: of some they are not
+    counted_from: float = 0.0  # and from then on without a gap: after a restart of ours, only since; 0.0: always
+    busy_at: float | None = None  # the newest page that showed a request in flight, or that one had come or ended
 
     @property
     def live(self) -> int:
@@ -62,6 +72,7 @@ class ObservedRoute:
 
     weight: int | None  # percent to the update Service, the rest to the other; None: our two refs are not in it
     accepted: bool  # every parent has Accepted and ResolvedRefs at the generation that carries this weight
+    timely: bool = True  # its time-out of requests is the one that the workload asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,36 +119,6 @@ class Observed:
         return hold.vector if hold is not None else EMPTY
 
 
-class WhenQuotaShort(StrEnum):
-    WAIT = "wait"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class WeightStep:
-    weight: int  # percent, 1..100, rising from step to step
-    pause_s: float = 0.0  # after this weight was proven
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutSpec:
-    """The workload's replica bounds and `spec.rollout`, defaults filled in. Defaults here: design section 2."""
-
-    min_replicas: int = 1
-    max_replicas: int = 1
-    queue_timeout_s: float = 3600.0
-    schedule_timeout_s: float = 300.0
-    progress_deadline_s: float = 600.0
-    when_quota_short: WhenQuotaShort = WhenQuotaShort.WAIT
-    steps: tuple[WeightStep, ...] = ()  # without a route they are left out
-    warmup: bool = False
-    drain_timeout_s: float = 300.0
-    drain_quiet_s: float = 5.0
-    node_pools: tuple[str, ...] = ("default",)  # in order of preference
-    paused: bool = False
-    verb: VerbRequest | None = None  # the annotation, if it can be understood
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The workload's numbers that a step needs."""
@@ -148,6 +129,7 @@ class Limits:
     epoch: int | None = None  # of the present leader; None: nobody to be fenced off from (a simulated world)
     may_lower: bool = True  # False until every object carries that epoch: a late write may still raise another
     rollout: RolloutSpec | None = None  # None: updates are not driven, a template edit is only remembered
+    verb: VerbRequest | None = None  # the annotation, if it can be understood
 
 
 @dataclass(frozen=True, slots=True)

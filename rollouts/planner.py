@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autoscaler.model.resources import EMPTY, ResourceVector, times
+from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
-from rollouts.observed import RolloutSpec, Situation
+from rollouts.observed import Situation
 from rollouts.quota import Ask, covers, replicas_in
 from rollouts.record import Phase, Record, Rollout
 
@@ -153,8 +154,9 @@ def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | 
     per_replica = seen.observed.per_replica.get(record.current or "")
     if record.current is None or per_replica is None or covered(seen, record.current, wanted):
         return None
-    hold = seen.observed.hold(record.current)
+    hold, there = seen.observed.hold(record.current), seen.observed.of(record.current)
     pool = hold.pool if hold is not None else record.pool
+    held = replicas_in(seen.observed.held(record.current), per_replica)
     return Ask(
         key=asker.key,
         revision=record.current,
@@ -163,7 +165,7 @@ def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | 
         priority_rank=asker.priority_rank,
         since=asker.created_at,
         per_replica=per_replica,
-        held=min(wanted, replicas_in(seen.observed.held(record.current), per_replica)),
+        held=min(wanted, max(held, there.replicas or 0, there.live)),  # what is there is charged, held or not
         wanted=wanted,
         floor=least(record, seen.spec),
     )

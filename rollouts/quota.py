@@ -213,7 +213,8 @@ def _try(
         room = replicas_that_fit(free[domain], ask.per_replica) if domain in free else None
         extra = missing if room is None else min(missing, room)
         if extra > 0 and (extra == missing or not ask.whole):
-            return replace(before, pool=pool, replicas=before.replicas + extra)
+            got = replace(before, pool=pool, replicas=before.replicas + extra)
+            return got if extra == missing else _in_part(ask, missing, extra, ledgers, free, got)
     return replace(_refused(ask, missing, ledgers, free, before), blocked_by=blocked)
 
 
@@ -227,6 +228,20 @@ def _could_fit(ask: Ask, pool: str, ledgers: Mapping[Domain, Ledger]) -> bool:
     return all(amount <= ledger.limit[name] for name, amount in total.items() if name in ledger.limit)
 
 
+def _in_part(
+    ask: Ask,
+    missing: int,
+    extra: int,
+    ledgers: Mapping[Domain, Ledger],
+    free: Mapping[Domain, dict[str, int]],
+    got: Verdict,
+) -> Verdict:
+    """What is short after the part that fits, and what is free then."""
+    left = times(ask.per_replica, -extra)
+    refused = _refused(ask, missing, ledgers, free, got)
+    return replace(refused, free={name: amount + left.get(name, 0) for name, amount in refused.free.items()})
+
+
 def _refused(
     ask: Ask,
     missing: int,
@@ -234,7 +249,7 @@ def _refused(
     free: Mapping[Domain, dict[str, int]],
     before: Verdict,
 ) -> Verdict:
-    domain = (ask.project, ask.pools[0])
+    domain = (ask.project, before.pool or ask.pools[0])
     room = free.get(domain, {})
     needs = times(ask.per_replica, missing)
     short = {name: needs[name] - max(0, room[name]) for name in needs if name in room and needs[name] > room[name]}

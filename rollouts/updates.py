@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from autoscaler.model.rollout import WhenQuotaShort
 from rollouts import gates, planner
 from rollouts.moves import Event, move
-from rollouts.observed import Situation, WhenQuotaShort
+from rollouts.observed import Situation
 from rollouts.record import Leaving, Pause, PausedBy, Phase, Record, Rollout, Why
 
 BACK_OFF_FIRST_S: Final = 30.0
@@ -126,7 +127,7 @@ def _queued(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         names = ", ".join(each.revision for each in record.leaving)
         return f"waits until the pods of {names} are gone"
     if rollout.not_before is not None and seen.now < rollout.not_before:
-        return f"its pods were not placed; tries again in {rollout.not_before - seen.now:.0f} s"
+        return "its pods were not placed; it is tried again after a while"
     if planner.covered(seen, rollout.revision, rollout.size):
         hold = seen.observed.hold(rollout.revision)
         if rollout.pool is not None:
@@ -240,7 +241,7 @@ def _warming(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     if gates.all_ready(update, rollout.size) is not None:
         lost = move(rollout, Event.REPLICAS_LOST, Phase.STARTING, seen.now, reason=Why.REPLICAS_LOST)
         return replace(record, rollout=lost)
-    if (shut := gates.warmed(update, seen.spec.warmup)) is not None:
+    if (shut := gates.warmed(update, seen.spec)) is not None:
         return shut
     if seen.observed.route is not None and (shut := gates.full(seen.observed.update_service, update)) is not None:
         return shut
@@ -275,7 +276,7 @@ def _shut(seen: Situation, record: Record, weight: int) -> str | None:
     assert rollout is not None
     update = seen.observed.of(rollout.revision)
     every = gates.all_ready(update, rollout.size) if rollout.verified == 0 else None
-    return every or gates.warmed(update, seen.spec.warmup) or gates.capacity(seen, record, weight)
+    return every or gates.warmed(update, seen.spec) or gates.capacity(seen, record, weight)
 
 
 def _unwritten(seen: Situation, rollout: Rollout) -> bool:
@@ -321,7 +322,7 @@ def _paused(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     if _unwritten(seen, rollout):
         return replace(record, rollout=replace(rollout, weight=rollout.verified))
     if pause.until is not None:
-        return f"paused at {rollout.weight} % for {pause.until - seen.now:.0f} s more"
+        return f"paused at {rollout.weight} % until the step's pause is over"
     return f"paused at {rollout.weight} % by {'rollout.paused' if pause.by is PausedBy.SPEC else 'a person'}"
 
 

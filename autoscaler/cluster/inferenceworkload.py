@@ -67,6 +67,7 @@ class Serving(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metrics: MetricsEndpoint | None = None
     engine: str | None = None
     initialization_timeout_seconds: int | None = None
+    request_timeout_seconds: int | None = None
 
 
 class Activation(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,8 +100,42 @@ class Autoscaling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     activation: Activation | None = None
 
 
+class RolloutStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    weight: int | None = None
+    pause: str | None = None
+
+
+class WarmUp(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    path: str | None = None
+    body: str | None = None
+    requests: int | None = None
+
+
+class Drain(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    timeout_seconds: int | None = None
+    quiet_seconds: int | None = None
+
+
+class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    queue_timeout_seconds: int | None = None
+    schedule_timeout_seconds: int | None = None
+    progress_deadline_seconds: int | None = None
+    when_quota_short: str | None = None
+    steps: list[RolloutStep] | None = None
+    warmup: WarmUp | None = None
+    drain: Drain | None = None
+    revision_history_limit: int | None = None
+    paused: bool | None = None
+
+
+class HttpRoute(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str | None = None
+    rule_name: str | None = None
+
+
 class Traffic(Struct, frozen=True, kw_only=True, omit_defaults=True):
     service: str | None = None
+    http_route: HttpRoute | None = None
 
 
 class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,9 +143,11 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: str | None = None
     project: str | None = None
     priority: str | None = None
+    node_pools: list[str] | None = None
     replicas: int | None = None
     serving: Serving | None = None
     autoscaling: Autoscaling | None = None
+    rollout: Rollout | None = None
     deletion_policy: str | None = None
     traffic: Traffic | None = None
 
@@ -124,6 +161,19 @@ class Counts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     terminating: int | None = None
 
 
+class BoundsRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    least: int | None = None
+    most: int | None = None
+
+
+class LeavingRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    revision: str | None = None
+    since: str | None = None
+    served: bool | None = None
+    drained: bool | None = None
+    deadline_at: str | None = None
+
+
 class RolloutRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: str | None = None
     replicas: int | None = None
@@ -132,6 +182,75 @@ class RolloutRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     serving: bool | None = None
     started_at: str | None = None
     served_at: str | None = None
+    previous: str | None = None
+    pool: str | None = None
+    handled: str | None = None
+    bounds: BoundsRecord | None = None
+    bounds_seen: BoundsRecord | None = None
+    leaving: list[LeavingRecord] | None = None
+
+
+class PauseRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    by: str | None = None
+    since: str | None = None
+    until: str | None = None
+    resumes: str | None = None
+
+
+class RolloutStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    revision: str | None = None
+    phase: str | None = None
+    reason: str | None = None
+    since: str | None = None
+    queued_at: str | None = None
+    queue_deadline_at: str | None = None
+    size: int | None = None
+    pool: str | None = None
+    first_pool: int | None = None
+    attempts: int | None = None
+    not_before: str | None = None
+    overtaken: int | None = None
+    held_at: str | None = None
+    schedule_deadline_at: str | None = None
+    progress_deadline_at: str | None = None
+    step: int | None = None
+    weight: int | None = None
+    accepted_at: str | None = None
+    verified: int | None = None
+    served: bool | None = None
+    floor: int | None = None
+    ready_at_start: int | None = None
+    full: bool | None = None
+    drain_deadline_at: str | None = None
+    drained: bool | None = None
+    home: bool | None = None
+    pause: PauseRecord | None = None
+
+
+class TrafficShare(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    revision_name: str | None = None
+    percent: int | None = None
+
+
+class RevisionStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str | None = None
+    role: str | None = None
+    replicas: int | None = None
+    ready: int | None = None
+    starting: int | None = None
+    terminating: int | None = None
+    unscheduled: int | None = None
+    traffic_percent: int | None = None
+    node_pool: str | None = None
+    held: dict[str, int] | None = None
+
+
+class QuotaStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    project: str | None = None
+    node_pool: str | None = None
+    gpus_limit: int | None = None
+    gpus_free: int | None = None
+    gpus_short: int | None = None
 
 
 class SignalStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -174,6 +293,12 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     update_revision: str | None = None
     collision_count: int | None = None
     record: RolloutRecord | None = None
+    rollout: RolloutStatus | None = None
+    rollout_message: str | None = None
+    rollout_deadline_at: str | None = None
+    traffic: list[TrafficShare] | None = None
+    revisions: list[RevisionStatus] | None = None
+    quota: QuotaStatus | None = None
     signals: list[SignalStatus] | None = None
     conditions: list[Condition] | None = None
     last_scale: LastScale | None = None

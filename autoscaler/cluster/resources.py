@@ -84,6 +84,7 @@ class Metadata(Struct, frozen=True):
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None  # of what is being deleted; may only be shortened
     owner_references: list[OwnerReference] | None = None
 
 
@@ -117,6 +118,8 @@ class ScalableSpec(Struct, frozen=True):
 
 
 class ScalableStatus(Struct, frozen=True):
+    observed_generation: int | None = None  # older LeaderWorkerSets do not tell it
+    replicas: int = 0
     ready_replicas: int = 0
 
 
@@ -146,6 +149,7 @@ class Scale(Struct, frozen=True):
 
 class PodSpec(Struct, frozen=True):
     node_name: str | None = None
+    termination_grace_period_seconds: int | None = None  # the API server fills in 30
 
 
 class PodStatus(Struct, frozen=True):
@@ -199,7 +203,7 @@ class EndpointConditions(Struct, frozen=True):
 
 class EndpointTarget(Struct, frozen=True):
     kind: str = ""
-    uid: str = ""
+    name: str = ""
 
 
 class Endpoint(Struct, frozen=True):

@@ -6,7 +6,7 @@ which serve. The adapters in `workloads` say how a kind's object looks and what 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -202,16 +202,32 @@ def observe_pods(name: str, there: Scalable | None, pods: Iterable[Pod]) -> Obse
     """How the replicas are where each is a pod."""
     live = [pod for pod in pods if is_live(pod)]
     terminating = sum(1 for pod in live if pod.metadata.deletion_timestamp)
+    staying = len(live) - terminating
     ready = sum(1 for pod in live if is_ready(pod))
     return ObservedRevision(
         name=name,
         replicas=there.spec.replicas if there else None,
         ready=ready,
-        starting=len(live) - terminating - ready,
+        starting=staying - ready,
         unscheduled=sum(1 for pod in live if not pod.metadata.deletion_timestamp and not pod.spec.node_name),
         terminating=terminating,
         epoch=epoch_of(there.metadata) if there else None,
+        serving=frozenset(pod.metadata.name for pod in live if serves(pod)),
+        settled=is_settled(there, live, staying, staying),
     )
+
+
+def is_settled(there: Scalable | None, pods: Sequence[Pod], staying: int, seen: int) -> bool:
+    """Has the controller acted on the present spec, and are the pods seen that it tells of since?
+
+    `pods`: those that hold resources; `staying`: replicas of them that do not terminate; `seen`: as the controller's
+    status counts replicas. Where the object is gone: when no pod is left.
+    """
+    if there is None:
+        return not pods
+    status = there.status
+    acted = status.observed_generation in (None, there.metadata.generation)
+    return acted and status.replicas == seen and staying == there.spec.replicas
 
 
 def render(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from autoscaler.model.resources import ResourceVector
+from autoscaler.model.rollout import RolloutSpec, RouteSpec
 from autoscaler.model.signal import SignalSpec
 
 
@@ -18,6 +19,35 @@ class WorkloadKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def workload(self) -> WorkloadKey:
+        return self
+
+
+class RevisionKey(NamedTuple):
+    """Names one revision of a workload, where its pods are looked at beside those of the current one.
+
+    It is never the key of a workload. Sort mixed keys by `str`.
+    """
+
+    workload: WorkloadKey
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.workload} {self.revision}"
+
+    @property
+    def namespace(self) -> str:
+        return self.workload.namespace
+
+    @property
+    def name(self) -> str:
+        """Of the workload."""
+        return self.workload.name
+
+
+TargetKey = WorkloadKey | RevisionKey
 
 
 class DesiredPhase(StrEnum):
@@ -153,7 +183,7 @@ class WorkloadSpec:
     desired_phase: DesiredPhase
     mode: Mode
     project: str
-    node_pool: str
+    node_pool: str  # the first of rollout.node_pools
     priority: Priority
     serving: ServingSpec
     scaling: ScalingSpec
@@ -163,3 +193,6 @@ class WorkloadSpec:
     orphan: bool = False  # deletionPolicy: Orphan
     initialization_timeout_s: float | None = None
     target: TargetSpec | None = None  # None: what serves is ours
+    rollout: RolloutSpec = field(default_factory=RolloutSpec)
+    route: RouteSpec | None = None  # carries the traffic weights; None: the Service's selector is the switch
+    request_timeout_s: int | None = None  # of one request, where the route can keep it

@@ -11,14 +11,10 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from autoscaler.settings.rules import Ruled
-from autoscaler.settings.status import Instant
+from autoscaler.settings.status import Instant, Vector
 from autoscaler.settings.workload import API_VERSION
 
-RESOURCES_MAX: Final = 16
 HOLDS_MAX: Final = 2000
-
-Milli = Annotated[int, Field(strict=True, ge=0, json_schema_extra={"format": "int64"})]
-Vector = Annotated[dict[str, Milli], Field(max_length=RESOURCES_MAX)]
 
 
 def _held(ledger: str) -> str:

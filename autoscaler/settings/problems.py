@@ -16,7 +16,14 @@ from pydantic import ValidationError
 
 from autoscaler.settings.autoscaling import LABEL_NAME, METRIC, METRIC_CHOICE, METRIC_NAME, QUERY_NAME
 from autoscaler.settings.rules import BROKEN_RULES
-from autoscaler.settings.scalars import API_VERSION_OF_A_KIND, DNS_1035, DNS_1123, DNS_1123_SUBDOMAIN, KIND_NAME
+from autoscaler.settings.scalars import (
+    API_VERSION_OF_A_KIND,
+    DNS_1035,
+    DNS_1123,
+    DNS_1123_SUBDOMAIN,
+    DURATION_TEXT,
+    KIND_NAME,
+)
 from autoscaler.settings.yaml12 import Path
 
 _CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
@@ -32,14 +39,14 @@ _WORDS: Final = {
     METRIC_NAME: "letters, digits, _ and :, not starting with a digit",
     LABEL_NAME: "letters, digits and _, not starting with a digit",
     r"^[^:\s]+$": "text without colons and blanks",
+    DURATION_TEXT: "a duration such as 30s, 1m30s or 2h",
     r"^/[!-~]*$": "a path that starts with / and has no spaces",
 }
 # Keys of the Run:ai inference API that stand elsewhere here, or that nothing here would heed.
 _ELSEWHERE: Final = {
     ("autoscaling", "initializationTimeoutSeconds"): "it stands in spec.serving",
     ("autoscaling", "scaleWindowSeconds"): "the averaging window is the operator's: kpa.stable-window",
-    ("serving", "requestTimeoutSeconds"): "nothing here is in the path of requests; set it in your route",
-    ("spec", "servingConfiguration"): "initializationTimeoutSeconds stands in spec.serving",
+    ("spec", "servingConfiguration"): "initializationTimeoutSeconds and requestTimeoutSeconds stand in spec.serving",
     ("spec", "servingPort"): "the port and protocol stand in spec.serving",
 }
 _KINDS: Final = {
@@ -192,8 +199,16 @@ def _allowed(node: Mapping[str, Any]) -> str:
         case "object":
             return f"a mapping with the keys {', '.join(_keys(node))}" if _keys(node) else "a mapping"
         case "array":
-            return f"a list of at least {node['minItems']}" if "minItems" in node else "a list"
+            return f"a list{_length(node.get('minItems'), node.get('maxItems'))}"
     return ""
+
+
+def _length(low: int | None, high: int | None) -> str:
+    if low is not None and high is not None:
+        return f" of {low} to {high}"
+    if low is not None:
+        return f" of at least {low}"
+    return f" of at most {high}" if high is not None else ""
 
 
 def _range(node: Mapping[str, Any]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
+from autoscaler.model.duration import PATTERN as DURATION
+from autoscaler.model.duration import parse_duration
 from autoscaler.model.quantity import PATTERN as QUANTITY_PATTERN
 from autoscaler.model.quantity import milli, parse_quantity
 
@@ -27,24 +27,17 @@ DNS_1123: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_1123_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 API_VERSION_OF_A_KIND: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9][a-z0-9]*$"
 KIND_NAME: Final = r"^[A-Z][A-Za-z0-9]*$"
+DURATION_TEXT: Final = r"^([0-9]{1,5}(\.[0-9]{1,3})?(ms|s|m|h)){1,4}$"  # in objects; CEL reads it without overflow
 INT32_MAX: Final = 2**31 - 1
 
 Count = Annotated[int, Field(strict=True, ge=0, le=INT32_MAX)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=INT32_MAX)]
 Seconds = Annotated[int, Field(strict=True, ge=0, le=3600)]
+Percent = Annotated[float, Field(strict=True, ge=1, le=100)]
+DnsName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 _THRESHOLD_LENGTH: Final = 32
-_PIECE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
-_DURATION: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
-_MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of a duration: `parse_duration("1m30s") == 90.0`. Raises ValueError without a sentence of its own."""
-    if not re.fullmatch(_DURATION, text):
-        raise ValueError(text)
-    return float(sum(Fraction(number) * _MILLISECONDS[unit] for number, unit in _PIECE.findall(text)) / 1000)
 
 
 def format_duration(seconds: float) -> str:
@@ -92,7 +85,7 @@ class Duration:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "pattern": _DURATION, "$comment": f"a duration from {self.low} to {self.high}"}
+        return {"type": "string", "pattern": DURATION, "$comment": f"a duration from {self.low} to {self.high}"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Instants are RFC 3339. Numbers that tell nothing are left out, never written as 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,17 @@ from autoscaler.model.signal import Quality
 from autoscaler.settings.rules import Ruled
 from autoscaler.settings.scalars import Count
 
-Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+RESOURCES_MAX: Final = 16
+REVISIONS_MAX: Final = 64
+HANDLED_MAX: Final = 253  # as long as a verb may be: rollouts/verbs.py
+
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=64)]
+Milli = Annotated[int, Field(strict=True, ge=0, json_schema_extra={"format": "int64"})]
+Vector = Annotated[dict[str, Milli], Field(max_length=RESOURCES_MAX)]
+RevisionName = Annotated[str, Field(max_length=253)]
+PoolName = Annotated[str, Field(max_length=63)]
+Word = Annotated[str, Field(max_length=63)]  # of a closed set that a newer version may extend
+Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
 
 
 class ScalingMode(StrEnum):
@@ -44,6 +54,26 @@ class Counts(Ruled):
     """On their way out; they still hold their GPUs."""
 
 
+class BoundsRecord(Ruled):
+    """minReplicas and maxReplicas."""
+
+    least: Count
+    most: Count
+
+
+class LeavingRecord(Ruled):
+    """A revision on its way out, until its object, its pods and its hold are gone."""
+
+    revision: RevisionName
+    since: Instant
+    served: bool
+    """It may have requests in flight."""
+    drained: bool
+    """It has finished them."""
+    deadline_at: Instant | None = None
+    """It goes then in any case."""
+
+
 class RolloutRecord(Ruled):
     """What must survive a restart of the daemon."""
 
@@ -61,6 +91,125 @@ class RolloutRecord(Ruled):
     """When the current revision was first given replicas."""
     served_at: Instant | None = None
     """When the current revision was first ready."""
+    previous: RevisionName | None = None
+    """Comes back if the current revision, which has not served yet, fails."""
+    pool: PoolName | None = None
+    """Node pool of the current revision."""
+    handled: Annotated[str, Field(max_length=HANDLED_MAX)] | None = None
+    """The annotation tidegate.dev/rollout as it was last obeyed or refused."""
+    bounds: BoundsRecord | None = None
+    """Those of the current revision."""
+    bounds_seen: BoundsRecord | None = None
+    """Those of the spec when it was last looked at."""
+    leaving: Annotated[list[LeavingRecord], Field(max_length=REVISIONS_MAX)] | None = None
+
+
+class PauseRecord(Ruled):
+    """An interruption; every deadline moves by its length."""
+
+    by: Word
+    """step, verb or spec (rollout.paused)."""
+    since: Instant
+    until: Instant | None = None
+    """Absent: until somebody resumes it."""
+    resumes: Word
+    """The phase that goes on then."""
+
+
+class RolloutStatus(Ruled):
+    """The update that runs, or the last one if it failed."""
+
+    revision: RevisionName
+    phase: Word
+    """Queued, Starting, Warming, Shifting, Paused, Draining, RollingBack or Failed."""
+    reason: Word | None = None
+    """Why it is there, e.g. WaitingForQuota or ProgressDeadlineExceeded."""
+    since: Instant
+    """In this phase since then."""
+    queued_at: Instant
+    queue_deadline_at: Instant
+    """Of waiting for quota; pauses move it."""
+    size: Count | None = None
+    """Replicas that are held and created at once."""
+    pool: PoolName | None = None
+    """Node pool whose quota it has."""
+    first_pool: Count | None = None
+    """Index of the first node pool to try; those before it did not place the pods."""
+    attempts: Count | None = None
+    """How often it was queued again."""
+    not_before: Instant | None = None
+    """It is not tried again before."""
+    overtaken: Count | None = None
+    """How often somebody else was served while it waited."""
+    held_at: Instant | None = None
+    """When its quota was reserved."""
+    schedule_deadline_at: Instant | None = None
+    progress_deadline_at: Instant | None = None
+    step: Count | None = None
+    """Index of the next step."""
+    weight: Percent | None = None
+    """Wanted of the traffic."""
+    accepted_at: Instant | None = None
+    """When the route was first seen to have accepted it."""
+    verified: Percent | None = None
+    """Proven of the traffic."""
+    served: bool | None = None
+    """It was given traffic."""
+    floor: Count | None = None
+    """The current revision keeps at least as many replicas."""
+    ready_at_start: Count | None = None
+    """Ready replicas of the current revision when traffic began to move."""
+    full: bool | None = None
+    """Promoted to all of the traffic; the remaining steps are left out."""
+    drain_deadline_at: Instant | None = None
+    drained: bool | None = None
+    """The old revision has finished its requests."""
+    home: bool | None = None
+    """The workload's Service leads to the update's pods."""
+    pause: PauseRecord | None = None
+
+
+class TrafficShare(Ruled):
+    """Percent of the requests to one revision."""
+
+    revision_name: RevisionName
+    percent: Percent
+
+
+class RevisionRole(StrEnum):
+    CURRENT = "Current"
+    UPDATE = "Update"
+    LEAVING = "Leaving"
+
+
+class RevisionStatus(Ruled):
+    """One revision as last seen. Counts are replicas: pods, or whole groups."""
+
+    name: RevisionName
+    role: RevisionRole | None = None
+    """Current serves, Update is coming, Leaving is on its way out."""
+    replicas: Count | None = None
+    """Asked of its object."""
+    ready: Count | None = None
+    starting: Count | None = None
+    terminating: Count | None = None
+    unscheduled: Count | None = None
+    """Of the starting ones, without a node."""
+    traffic_percent: Percent | None = None
+    node_pool: PoolName | None = None
+    held: Vector | None = None
+    """Quota reserved for it: resource to whole thousandths."""
+
+
+class QuotaStatus(Ruled):
+    """The project's quota on the node pool, in whole thousandths of a GPU; absent where there is no limit."""
+
+    project: Annotated[str, Field(max_length=253)] | None = None
+    node_pool: PoolName | None = None
+    gpus_limit: Milli | None = None
+    gpus_free: Milli | None = None
+    gpus_short: Milli | None = None
+    """Missing for what is wanted."""
 
 
 class SignalStatus(Ruled):
@@ -130,6 +279,24 @@ class WorkloadStatus(Ruled):
     collision_count: Count | None = None
     """How often two templates hashed to the same revision name."""
     record: RolloutRecord | None = None
+    rollout: RolloutStatus | None = None
+    rollout_message: Annotated[str, Field(max_length=4096)] | None = None
+    """What the update waits for, in one sentence."""
+    rollout_deadline_at: Instant | None = None
+    """When the clock that runs for the update ends."""
+    traffic: Annotated[list[TrafficShare], Field(max_length=REVISIONS_MAX)] | None = None
+    """Who gets how much of the requests."""
+    revisions: (
+        Annotated[
+            list[RevisionStatus],
+            Field(
+                max_length=REVISIONS_MAX,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            ),
+        ]
+        | None
+    ) = None
+    quota: QuotaStatus | None = None
     signals: (
         Annotated[
             list[SignalStatus],

@@ -11,6 +11,8 @@ REMOVED = object()  # the value of a key that is taken out
 _POD = "spec.serving.deployment.template"
 _GROUPS = "spec.serving.leaderWorkerSet"
 _SCALING = "spec.autoscaling"
+_ROLLOUT = "spec.rollout"
+_ROUTE = {"spec.traffic": {"httpRoute": {"name": "llama"}}}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ def changed(change: dict[str, Any]) -> dict[str, Any]:
 
 def _scaling(**values: Any) -> dict[str, Any]:
     return {f"{_SCALING}.{key}": value for key, value in values.items()}
+
+
+def _rollout(**values: Any) -> dict[str, Any]:
+    return {f"{_ROLLOUT}.{key}": value for key, value in values.items()}
+
+
+def _steps(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """These steps on a workload with a route."""
+    return {f"{_ROLLOUT}.steps": list(steps), **_ROUTE, **more}
 
 
 def _only(**values: Any) -> dict[str, Any]:
@@ -540,9 +551,9 @@ REFUSALS = [
     ),
     Refusal(
         "a block of a later release",
-        {"spec.rollout": {"queueTimeoutSeconds": 60}},
+        {"spec.preemptibility": "preemptible"},
         "unknown key; allowed: desiredPhase",
-        'unknown field "spec.rollout"',
+        'unknown field "spec.preemptibility"',
     ),
     Refusal(
         "a misspelt field",
@@ -705,6 +716,244 @@ REFUSALS = [
         "labels under tidegate.dev/ decide which pods get traffic and are set by Tidegate alone; remove them",
         at="labels",
     ),
+    # updates
+    Refusal(
+        "no time in the queue",
+        _rollout(queueTimeoutSeconds=0),
+        "value 0 is out of range; allowed: a whole number from 1 to 604800",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "a queue timeout below zero",
+        _rollout(queueTimeoutSeconds=-60),
+        "value -60 is out of range; allowed: a whole number from 1 to 604800",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "a schedule timeout below zero",
+        _rollout(scheduleTimeoutSeconds=-1),
+        "value -1 is out of range; allowed: a whole number from 1 to 604800",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "a progress deadline below zero",
+        _rollout(progressDeadlineSeconds=-600),
+        "value -600 is out of range; allowed: a whole number from 1 to 604800",
+        "should be greater than or equal to 1",
+    ),
+    Refusal(
+        "a progress deadline of more than a week",
+        _rollout(progressDeadlineSeconds=604801),
+        "value 604801 is out of range; allowed: a whole number from 1 to 604800",
+        "should be less than or equal to 604800",
+    ),
+    Refusal(
+        "an unknown answer to short quota",
+        _rollout(whenQuotaShort="replaceInPlace"),
+        "value 'replaceInPlace' is not known; allowed: wait, refuse",
+        'supported values: "wait", "refuse"',
+    ),
+    Refusal(
+        "weights that fall",
+        _steps({"weight": 10}, {"weight": 50}, {"weight": 20}),
+        "the weights [10, 50, 20] do not rise; set each above the one before, from 1 to 100",
+        at="steps",
+    ),
+    Refusal(
+        "a weight twice",
+        _steps({"weight": 10, "pause": "1m"}, {"weight": 10}),
+        "the weights [10, 10] do not rise; set each above the one before, from 1 to 100",
+        at="steps",
+    ),
+    Refusal(
+        "a weight of nothing",
+        _steps({"weight": 0}),
+        "value 0 is out of range; allowed: a whole number from 1 to 100",
+        "should be greater than or equal to 1",
+        at="steps[0].weight",
+    ),
+    Refusal(
+        "a weight of 101",
+        _steps({"weight": 10}, {"weight": 101}),
+        "value 101 is out of range; allowed: a whole number from 1 to 100",
+        "should be less than or equal to 100",
+        at="steps[1].weight",
+    ),
+    Refusal(
+        "a step without weight",
+        _steps({"pause": "2m"}),
+        "is missing; allowed: a whole number from 1 to 100",
+        "Required value",
+        at="steps[0].weight",
+    ),
+    Refusal(
+        "21 steps",
+        _steps(*({"weight": weight} for weight in range(1, 22))),
+        "is out of range; allowed: a list of at most 20",
+        "must have at most 20 items",
+        at="steps",
+    ),
+    Refusal(
+        "a pause without unit",
+        _steps({"weight": 10, "pause": "120"}),
+        "value '120' is not of the right form; allowed: a duration such as 30s, 1m30s or 2h",
+        "should match",
+        at="steps[0].pause",
+    ),
+    Refusal(
+        "a pause of words",
+        _steps({"weight": 10, "pause": "two minutes"}),
+        "value 'two minutes' is not of the right form; allowed: a duration such as 30s, 1m30s or 2h",
+        "should match",
+        at="steps[0].pause",
+    ),
+    Refusal(
+        "a pause below zero",
+        _steps({"weight": 10, "pause": "-2m"}),
+        "value '-2m' is not of the right form; allowed: a duration such as 30s, 1m30s or 2h",
+        "should match",
+        at="steps[0].pause",
+    ),
+    Refusal(
+        "a pause that is a number",
+        _steps({"weight": 10, "pause": 120}),
+        "value 120 is not text; allowed: a duration such as 30s, 1m30s or 2h",
+        "must be of type string",
+        at="steps[0].pause",
+    ),
+    Refusal(
+        "a pause of more than a week",
+        _steps({"weight": 10, "pause": "168h1s"}),
+        "pause 168h1s is too long; set a duration from 0s to 168h, or pause by hand",
+        at="steps[0].pause",
+    ),
+    Refusal(
+        "steps without a route",
+        {f"{_ROLLOUT}.steps": [{"weight": 10}]},
+        "steps need a route that takes weights, and a Service's selector takes none; set traffic.httpRoute, or remove",
+    ),
+    Refusal(
+        "a warm-up without path",
+        _rollout(warmup={"requests": 2}),
+        "is missing; allowed: a path that starts with / and has no spaces",
+        "Required value",
+        at="warmup.path",
+    ),
+    Refusal(
+        "a warm-up path without its slash",
+        {f"{_ROLLOUT}.warmup.path": "v1/models"},
+        "value 'v1/models' is not of the right form; allowed: a path that starts with / and has no spaces",
+        "should match '^/[!-~]*$'",
+        at="warmup.path",
+    ),
+    Refusal(
+        "a warm-up path of another host",
+        {f"{_ROLLOUT}.warmup.path": "http://metadata/latest"},
+        "value 'http://metadata/latest' is not of the right form; allowed: a path that starts with /",
+        "should match '^/[!-~]*$'",
+        at="warmup.path",
+    ),
+    Refusal(
+        "no warm-up requests",
+        _rollout(warmup={"path": "/health", "requests": 0}),
+        "value 0 is out of range; allowed: a whole number from 1 to 100",
+        "should be greater than or equal to 1",
+        at="warmup.requests",
+    ),
+    Refusal(
+        "a warm-up body of 8193 characters",
+        _rollout(warmup={"path": "/v1/completions", "body": "a" * 8193}),
+        "is out of range; allowed: text of at most 8192 characters",
+        "may not be more than 8192",
+        at="warmup.body",
+    ),
+    Refusal(
+        "a drain timeout below zero",
+        _rollout(drain={"timeoutSeconds": -1}),
+        "value -1 is out of range; allowed: a whole number from 0 to 86400",
+        "should be greater than or equal to 0",
+        at="drain.timeoutSeconds",
+    ),
+    Refusal(
+        "a quiet time of more than an hour",
+        _rollout(drain={"quietSeconds": 3601}),
+        "value 3601 is out of range; allowed: a whole number from 0 to 3600",
+        "should be less than or equal to 3600",
+        at="drain.quietSeconds",
+    ),
+    Refusal(
+        "a history below zero",
+        _rollout(revisionHistoryLimit=-1),
+        "value -1 is out of range; allowed: a whole number from 0 to 100",
+        "should be greater than or equal to 0",
+    ),
+    Refusal(
+        "paused by a word",
+        _rollout(paused="yes"),
+        "value 'yes' is not true or false",
+        "must be of type boolean",
+    ),
+    Refusal(
+        "a rollout of somebody else's object",
+        {_ROLLOUT: {"paused": True}, **_target()},
+        "rollout is for revisions of ours, and a targetRef has none; remove it",
+    ),
+    Refusal(
+        "a route to somebody else's object",
+        {**_ROUTE, **_target()},
+        "traffic.httpRoute is for replicas of ours; whoever made a targetRef's object routes to it: remove it",
+        at="httpRoute",
+    ),
+    Refusal(
+        "a route without name",
+        {"spec.traffic": {"httpRoute": {"ruleName": "chat"}}},
+        "is missing; allowed: lower-case letters",
+        "Required value",
+        at="httpRoute.name",
+    ),
+    Refusal(
+        "a rule with capitals",
+        {"spec.traffic": {"httpRoute": {"name": "llama", "ruleName": "Chat"}}},
+        "value 'Chat' is not of the right form; allowed: lower-case letters",
+        "should match",
+        at="httpRoute.ruleName",
+    ),
+    Refusal(
+        "a request timeout that nothing keeps",
+        {"spec.serving.requestTimeoutSeconds": 30},
+        "requestTimeoutSeconds 30 is kept by a route alone; set traffic.httpRoute, or remove it",
+    ),
+    Refusal(
+        "no time for a request",
+        {"spec.serving.requestTimeoutSeconds": 0, **_ROUTE},
+        "value 0 is out of range; allowed: a whole number from 1 to 86400",
+        "should be greater than or equal to 1",
+    ),
+    # node pools
+    Refusal(
+        "a node pool twice",
+        {"spec.nodePools": ["h100", "a100", "h100"]},
+        "nodePools h100, a100, h100 has one twice; name each node pool once",
+    ),
+    Refusal(
+        "no node pool",
+        {"spec.nodePools": []},
+        "is out of range; allowed: a list of 1 to 8",
+        "should have at least 1 items",
+    ),
+    Refusal(
+        "nine node pools",
+        {"spec.nodePools": [f"pool-{number}" for number in range(9)]},
+        "is out of range; allowed: a list of 1 to 8",
+        "must have at most 8 items",
+    ),
+    Refusal(
+        "a node pool with capitals",
+        {"spec.nodePools": ["H100"]},
+        "value 'H100' is not of the right form; allowed: lower-case letters",
+        "should match",
+        at="nodePools[0]",
+    ),
     # names of other things
     Refusal(
         "a project with capitals",
@@ -784,6 +1033,33 @@ ACCEPTED = {
         )
     ),
     "sub-groups with the leader in the first": changed(_groups(size=8, subGroupPolicy={"subGroupSize": 4})),
+    "an update in every detail": changed(
+        {
+            "spec.nodePools": ["h100", "a100"],
+            "spec.serving.requestTimeoutSeconds": 86400,
+            "spec.traffic": {"httpRoute": {"name": "llama", "ruleName": "chat"}},
+            **_rollout(
+                queueTimeoutSeconds=604800,
+                scheduleTimeoutSeconds=1,
+                progressDeadlineSeconds=1800,
+                whenQuotaShort="refuse",
+                steps=[{"weight": 1, "pause": "1h0m30.5s"}, {"weight": 50}, {"weight": 100, "pause": "168h"}],
+                warmup={"path": "/v1/completions?warm=1", "body": '{"prompt": "hi"}', "requests": 100},
+                drain={"timeoutSeconds": 0, "quietSeconds": 3600},
+                revisionHistoryLimit=0,
+                paused=True,
+            ),
+        }
+    ),
+    "an update in no detail": changed(
+        {
+            "spec.nodePools": None,
+            "spec.traffic": {"httpRoute": None},
+            _ROLLOUT: {"steps": [], "warmup": None, "drain": {}, "paused": None},
+        }
+    ),
+    "twenty steps": changed(_steps(*({"weight": weight, "pause": "0s"} for weight in range(5, 101, 5)))),
+    "a target in a node pool": changed({"spec.nodePools": ["h100"], **_target()}),
     "everything else": changed(
         {
             "spec.desiredPhase": "Stopped",

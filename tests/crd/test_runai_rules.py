@@ -21,7 +21,7 @@ from autoscaler.model.signal import SignalSpec
 from autoscaler.model.workload import ScalingSpec, WorkloadSpec
 from autoscaler.settings.load import parse
 from autoscaler.wiring import operator_of
-from tests.cli.test_commands import tidegate
+from tests.cli.desk import run as tidegate
 from tests.crd.refusals import changed
 from tests.realcluster.cluster import Cluster
 
@@ -352,15 +352,19 @@ def test_serving_initialization_timeout_seconds_is_1_or_more(both: Both) -> None
     assert both.accept({f"{SERVING}.initializationTimeoutSeconds": 1}).initialization_timeout_s == 1
     assert both.accept({}).initialization_timeout_s is None
     server = UNKNOWN.format("servingConfiguration")
-    says = ("spec.servingConfiguration", "unknown key, initializationTimeoutSeconds stands in spec.serving")
+    says = ("spec.servingConfiguration", "unknown key, initializationTimeoutSeconds and")
     both.refuse({"spec.servingConfiguration": {"initializationTimeoutSeconds": 600}}, *says, server=server)
 
 
-def test_request_timeout_seconds_is_refused_while_nothing_enforces_it(both: Both) -> None:
-    """Run:ai: 1 or more. Tidegate writes no routes yet (docs/decisions/0005), so the key does not exist."""
-    says = ("spec.serving.requestTimeoutSeconds", "unknown key, nothing here is in the path of requests")
-    server = UNKNOWN.format("serving.requestTimeoutSeconds")
-    both.refuse({f"{SERVING}.requestTimeoutSeconds": 30}, *says, server=server)
+def test_request_timeout_seconds_is_1_or_more_and_needs_a_route(both: Both) -> None:
+    """Only a route is in the path of requests. 86400 is the most that its shortest spelling takes safely."""
+    route = {"spec.traffic": {"httpRoute": {"name": "llama"}}}
+    key = f"{SERVING}.requestTimeoutSeconds"
+    for value in (1, 86_400):
+        assert both.accept({key: value, **route}).request_timeout_s == value
+    assert both.accept(route).request_timeout_s is None
+    both.refuse({key: 0, **route}, key, "a whole number from 1 to 86400", server="greater than or equal to 1")
+    both.refuse({key: 30}, key, "requestTimeoutSeconds 30 is kept by a route alone; set traffic.httpRoute")
 
 
 def test_serving_port_is_1_to_65535_and_mandatory(both: Both) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from autoscaler.cluster import inferenceworkload as structs
-from autoscaler.settings import status, workload
+from autoscaler.settings import serving, status, workload
 from autoscaler.settings.manifest import check_workload
 from tests.crd.refusals import ACCEPTED
 
@@ -20,7 +20,7 @@ OPAQUE = "opaque"  # kept as it is: a pod template
 def _in_model(annotation: Any) -> Any:
     """The fields below a pydantic annotation, as names to shapes; None for a single value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if annotation is workload.PodTemplate:
+        if annotation is serving.PodTemplate:
             return OPAQUE
         fields = annotation.model_fields.values()
         return {str(field.alias): _in_model(field.annotation) for field in fields}

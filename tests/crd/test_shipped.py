@@ -54,5 +54,5 @@ def test_helm_uninstall_keeps_the_workloads(plural: str) -> None:
 
 def test_only_what_works_is_offered() -> None:
     words = set(re.findall(r"[A-Za-z-]+", to_yaml(definitions()["inferenceworkloads"])))
-    later = "hpa adaptive nodePools preemptibility rollout httpRoute"
+    later = "hpa adaptive preemptibility replaceInPlace analysis templateRef kueue"
     assert not words & set(later.split())

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, event, given, note, seed, settings
 from hypothesis import strategies as st
 
+from autoscaler.model.rollout import RolloutSpec, WeightStep
 from rollouts import invariants
-from rollouts.observed import Limits, Observed, RolloutSpec, WeightStep
+from rollouts.observed import Limits, Observed
 from rollouts.record import Phase
 from rollouts.verbs import Verb
 from tests.rollouts.world import World, revision

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.model.resources import GPU
+from autoscaler.model.rollout import RolloutSpec
 from rollouts import invariants
 from rollouts.commands import Command, DeleteRevision, HaveReplicas, Hold, Select, Weigh
 from rollouts.machine import Reason, Step, step
@@ -17,7 +18,6 @@ from rollouts.observed import (
     ObservedRevision,
     ObservedRoute,
     ObservedService,
-    RolloutSpec,
     Situation,
 )
 from rollouts.record import Leaving, Phase, Record, Rollout

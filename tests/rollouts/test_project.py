@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
 from rollouts import quota
-from rollouts.observed import Observed, RolloutSpec
+from rollouts.observed import Observed
 from rollouts.planner import Asker
 from rollouts.quota import OVERTAKES_MOST
 from rollouts.record import Phase

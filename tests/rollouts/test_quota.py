@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoscaler.model.resources import GPU
 from autoscaler.model.workload import WorkloadKey
-from rollouts.quota import OVERTAKES_MOST, WAIT_MOST_S, Ask, Ledger, Verdict, covers, in_use, replicas_in, share
+from rollouts.quota import OVERTAKES_MOST, WAIT_MOST_S, Ask, Ledger, covers, in_use, replicas_in, share
 
 ONE_GPU = {GPU: 1000}
 POOL = ("team", "h100")
@@ -109,7 +109,9 @@ def test_pools_are_tried_in_order_and_a_revision_is_never_split() -> None:
     assert share([ask], both, 0.0)[ask.id].pool == "a100"
     assert share([ask], ledgers(8, 5) | ledgers(4, 1, "a100"), 0.0)[ask.id].pool is None
     spread = replace(growth("c", 0, 6, floor=1), pools=("h100", "a100"))
-    assert share([spread], ledgers(4, 2) | ledgers(9, 0, "a100"), 0.0)[spread.id] == Verdict(spread.revision, "h100", 2)
+    verdict = share([spread], ledgers(4, 2) | ledgers(9, 0, "a100"), 0.0)[spread.id]
+    assert (verdict.pool, verdict.replicas) == ("h100", 2)
+    assert (verdict.short, verdict.free) == ({GPU: 4000}, {GPU: 0}), "what is left to want, and what is left of it"
 
 
 def test_a_domain_without_a_ledger_and_a_resource_without_a_limit_are_free() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from rollouts.observed import RolloutSpec, WeightStep
+from autoscaler.model.rollout import RolloutSpec, WeightStep
 from rollouts.record import Bounds, Leaving, Phase, Record
 from tests.rollouts.world import World, revision
 

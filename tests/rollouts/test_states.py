@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from autoscaler.model.rollout import RolloutSpec, WeightStep
 from rollouts.machine import Reason, step
-from rollouts.observed import Limits, ObservedRevision, ObservedRoute, ObservedService, RolloutSpec, WeightStep
+from rollouts.observed import Limits, ObservedRevision, ObservedRoute, ObservedService
 from rollouts.rebuild import rebuild, serving
 from rollouts.record import Phase, Record, Why
 from rollouts.verbs import Verb

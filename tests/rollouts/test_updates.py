@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from rollouts.observed import RolloutSpec, WeightStep, WhenQuotaShort
+from autoscaler.model.rollout import RolloutSpec, WarmUpSpec, WeightStep, WhenQuotaShort
+from rollouts.commands import DeleteRevision
+from rollouts.gates import COUNTERS_PATIENCE_S
 from rollouts.record import PausedBy, Phase, Why
 from rollouts.revision import NO_REVISION
 from rollouts.verbs import Verb, parse
@@ -122,6 +124,24 @@ def test_a_deadline_removes_every_new_pod_at_once_and_the_current_one_never_noti
     assert (world.held("b"), world.traffic(), world.replicas("a")) == (0, {A: 100}, 3)
 
 
+def test_pods_that_are_to_go_at_once_are_asked_for_until_they_are_gone() -> None:
+    world = World()
+    world.broken.add(B)
+    world.serving().edit("b").until(Phase.ROLLING_BACK, 700)
+    assert (world.replicas("b"), world.live("b")) == (None, 3)
+    assert DeleteRevision(B, immediate=True) in world.cycle().commands, "a controller may have made one more"
+    world.pass_time(5)
+    assert world.live("b") == 0
+    assert DeleteRevision(B, immediate=True) not in world.cycle().commands
+
+
+def test_pods_that_served_end_in_their_own_time() -> None:
+    world = World(gpus={"default": 30}).serving().edit("b").run(60)
+    assert world.record.current == B
+    deletions = [each for step in world.steps for each in step.commands if isinstance(each, DeleteRevision)]
+    assert deletions == [DeleteRevision(A, immediate=False)]
+
+
 def test_half_ready_ends_at_the_deadline_too() -> None:
     world = World().serving().edit("b").until(Phase.STARTING)
     for _ in range(620):
@@ -158,7 +178,7 @@ def test_a_failed_revision_is_tried_again_on_retry_with_fresh_clocks() -> None:
     world.broken.clear()
     world.ask(Verb.RETRY, "b").run(60, World.settled)
     assert world.record.current == B
-    assert world.record.handled == world.spec.verb.text if world.spec.verb else False
+    assert world.record.handled == world.limits.verb.text if world.limits.verb else False
 
 
 @ROUTED
@@ -248,6 +268,11 @@ def test_a_verb_that_nobody_knows_is_refused_with_the_allowed_ones(text: str) ->
     found = parse(text)
     assert isinstance(found, str)
     assert "promote-full" in found
+
+
+def test_a_verb_is_no_longer_than_the_status_can_remember() -> None:
+    assert not isinstance(parse(f"abort llama-1 {'x' * 239}"), str)
+    assert parse(f"abort llama-1 {'x' * 240}") == "the verb has 254 characters; allowed: at most 253"
 
 
 def test_a_verb_is_obeyed_once_and_only_for_the_revision_that_it_names() -> None:
@@ -473,8 +498,23 @@ def test_a_template_that_returns_to_the_current_one_is_an_abort_with_nothing_lef
     assert world.record.current == B, "wanted once more, it is a fresh update"
 
 
+@pytest.mark.parametrize("uncounted", [{A}, {B}, {A, B}], ids=["old", "new", "both"])
+def test_an_update_of_an_engine_without_counters_goes_on_by_the_routes_word(uncounted: set[str]) -> None:
+    world = World(spec=replace(CANARY, drain_timeout_s=40.0), routed=True, uncounted=uncounted).serving().edit("b")
+    began = world.until(Phase.SHIFTING).now
+    world.run(600, World.settled)
+    assert world.settled(), world.story()
+    assert (world.record.current, world.record.phase) == (B, Phase.COMPLETE)
+    assert world.now - began < 120 + 60 + 3 * (COUNTERS_PATIENCE_S + 5) + 40 + 20, "pauses, weights, drain, deletion"
+
+
 def test_warm_up_requests_come_before_any_weight() -> None:
-    world = World(spec=RolloutSpec(1, 8, warmup=True), routed=True).serving().edit("b").until(Phase.WARMING)
+    world = (
+        World(spec=RolloutSpec(1, 8, warmup=WarmUpSpec("/v1/models")), routed=True)
+        .serving()
+        .edit("b")
+        .until(Phase.WARMING)
+    )
     assert world.weight == 0
     world.run(60, World.settled)
     assert len([name for name in world.warmed if name.startswith(B)]) == 3

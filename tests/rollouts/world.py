@@ -12,20 +12,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 
 from autoscaler.model.resources import GPU, ResourceVector
+from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
 from rollouts import machine, quota
 from rollouts.commands import Command, HaveReplicas
 from rollouts.driver import Driver
 from rollouts.machine import Step, step
-from rollouts.observed import (
-    Limits,
-    Observed,
-    ObservedHold,
-    ObservedRevision,
-    ObservedRoute,
-    ObservedService,
-    RolloutSpec,
-)
+from rollouts.observed import Limits, Observed, ObservedHold, ObservedRevision, ObservedRoute, ObservedService
 from rollouts.planner import Asker
 from rollouts.ports import UpdatePorts
 from rollouts.record import Bounds, Phase, Record
@@ -84,6 +77,7 @@ class World:
     weight_since: float = 0.0
     last_request: dict[str, float] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
+    uncounted: set[str] = field(default_factory=set)  # revisions whose engine shows nothing of its requests
     warmed: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)  # revisions whose pods never become ready
     unplaceable: set[str] = field(default_factory=set)  # node pools without a node
@@ -171,9 +165,9 @@ class World:
             epoch=thing.epoch,
             warm=len(names & self.warmed),
             serving=names,
-            in_flight=self.in_flight.get(name, 0),
-            last_request_at=self.last_request.get(name),
-            counted_at=self.now,
+            in_flight=None if name in self.uncounted else self.in_flight.get(name, 0),
+            last_request_at=None if name in self.uncounted else self.last_request.get(name),
+            counted_at=None if name in self.uncounted else self.now,
         )
 
     def _late(self, name: str) -> ObservedRevision:
@@ -397,7 +391,7 @@ class World:
     def ask(self, verb: Verb, letter: str) -> World:
         name = revision(letter).name
         text = f"{verb.value} {name} {self.now}"
-        self.spec = replace(self.spec, verb=VerbRequest(verb, name, text))
+        self.limits = replace(self.limits, verb=VerbRequest(verb, name, text))
         return self
 
     def phase(self) -> Phase | None:

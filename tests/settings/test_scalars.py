@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.settings.scalars import format_duration, parse_duration
+from autoscaler.model.duration import parse_duration
+from autoscaler.settings.scalars import format_duration
 
 
 @pytest.mark.parametrize(

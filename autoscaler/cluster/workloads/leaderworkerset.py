@@ -12,7 +12,17 @@ from typing import Any, Final, TypeVar
 
 from autoscaler.cluster.fencing import epoch_of
 from autoscaler.cluster.resources import LEADER_WORKER_SETS, REVISION_LABEL, Pod, Scalable
-from autoscaler.cluster.scalable import Content, Kind, NodeLabels, Shape, is_live, is_ready, pod_template
+from autoscaler.cluster.scalable import (
+    Content,
+    Kind,
+    NodeLabels,
+    Shape,
+    is_live,
+    is_ready,
+    is_settled,
+    pod_template,
+    serves,
+)
 from rollouts.machine import ObservedRevision
 
 _DOMAIN: Final = "leaderworkerset.sigs.k8s.io"
@@ -51,7 +61,11 @@ def spec(content: Content, own: Mapping[str, str], revision: str, nodes: NodeLab
 
 def observe(name: str, there: Scalable | None, pods: Iterable[Pod]) -> ObservedRevision:
     """How the groups of a revision are. One group is in one state, whatever its pods are in."""
-    states = [_state(group) for group in _groups(pod for pod in pods if is_live(pod)).values()]
+    every = list(pods)
+    live = [pod for pod in every if is_live(pod)]
+    states = [_state(group) for group in _groups(live).values()]
+    leaders = [pod for pod in every if _member(pod) == LEADER]
+    staying = sum(1 for pod in leaders if is_live(pod) and not pod.metadata.deletion_timestamp)
     unscheduled = states.count(_State.UNSCHEDULED)
     return ObservedRevision(
         name=name,
@@ -61,6 +75,8 @@ def observe(name: str, there: Scalable | None, pods: Iterable[Pod]) -> ObservedR
         unscheduled=unscheduled,
         terminating=states.count(_State.TERMINATING),
         epoch=epoch_of(there.metadata) if there else None,
+        serving=frozenset(pod.metadata.name for pod in live if serves(pod)),
+        settled=is_settled(there, live, staying, len(leaders)),  # a StatefulSet counts all that is there
     )
 
 

@@ -33,6 +33,7 @@ from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.loop import Loop
 from autoscaler.controller.recall import Recall
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.sweeping import Sweep
 from autoscaler.reload import Refused, Reload
 from autoscaler.settings.config import Config, Source
 from autoscaler.settings.load import ConfigError, LoadedConfig, load
@@ -42,6 +43,7 @@ from autoscaler.signals.prometheus_pods import PrometheusPods
 from autoscaler.signals.query_poller import QueryPoller
 from autoscaler.signals.scraper import PodScraper
 from autoscaler.signals.sources import SignalSources
+from autoscaler.signals.warmups import WarmUps
 from autoscaler.wiring import (
     access_of,
     gpu_interval_s,
@@ -219,11 +221,13 @@ class Daemon:
         self._gpus = _gpus_of(config, clock.now)
         self._queries = QueryPoller(clock.now, access_of(config.prometheus) or NOWHERE, queries_of(config))
         self._pages = ActivationPages(page_urls(config), clock.now)
-        self._sources = SignalSources(self._signals, self._gpus, self._queries, self._pages)
+        self._counters = _counters_of(config, clock.now, self._signals)
+        self._sources = SignalSources(self._signals, self._gpus, self._queries, self._pages, self._counters)
         self._sources.has_prometheus = config.prometheus.url is not None
         self._events = EventWriter(self._fenced(), terms.identity)
         operator, statuses = operator_of(config), statuses_per_cycle(config)
         self._recall = Recall(clock.now, kept_of(config))
+        self._warm_ups = WarmUps(clock.now)
         self._cycle = Cycle(
             self._tenure,
             store,
@@ -235,7 +239,9 @@ class Daemon:
             statuses,
             self._recall,
             self._election.terms.namespace,
+            self._warm_ups,
         )
+        self._sweep = Sweep(self._tenure, store, lambda: self._cycle.seen)
         self.board = Board(
             config.tick, time.monotonic, lambda: store.synced, self._leader, self._totals, version("tidegate")
         )
@@ -253,23 +259,32 @@ class Daemon:
     async def run(self, stopped: asyncio.Event) -> None:
         """Runs all parts until `stopped`. The death of one ends all, and is raised in a group."""
         async with asyncio.TaskGroup() as group:
-            parts = {
-                "store": self._store.run,
-                "election": self._election.run,
-                "signals": self._signals.run,
-                "gpus": self._gpus.run,
-                "queries": self._queries.run,
-                "pages": self._pages.run,
-                "recall": self._recall.run,
-                "events": self._events.run,
-                "reload": self._reload.run,
-            }
+            parts = self._parts()
             tasks = [group.create_task(_named(name, part)) for name, part in parts.items()]
             loop = group.create_task(_named("loop", self._loop.run, ends=stopped.is_set))
             await stopped.wait()
             await self._finish(loop)
             for task in tasks:
                 task.cancel()
+
+    def _parts(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs beside the loop, by name."""
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "store": self._store.run,
+            "election": self._election.run,
+            "signals": self._signals.run,
+            "gpus": self._gpus.run,
+            "queries": self._queries.run,
+            "pages": self._pages.run,
+            "warm-ups": self._warm_ups.run,
+            "recall": self._recall.run,
+            "events": self._events.run,
+            "sweep": self._sweep.run,
+            "reload": self._reload.run,
+        }
+        if self._counters is not None:
+            parts["counters"] = self._counters.run
+        return parts
 
     async def _finish(self, loop: asyncio.Task[None]) -> None:
         """Nothing new is decided; what is under way may end; what was to be told is told."""
@@ -311,6 +326,8 @@ class Daemon:
         """No `await`, so nobody sees half of it; what may raise comes first and changes all or nothing."""
         self._pages.set_pages(page_urls(config))
         _limit(self._signals, config)
+        if self._counters is not None:
+            _limit(self._counters, config)
         self._take_prometheus(config)
         self._recall.kept = kept_of(config)
         self._cycle.reconfigure(operator, statuses_per_cycle(config))
@@ -377,6 +394,13 @@ def _signals_of(config: Config, clock: Callable[[], float]) -> PodScraper | Prom
     access = access_of(config.prometheus)
     if config.signals.source is Source.PROMETHEUS and access is not None:
         return PrometheusPods(clock, access, labels_of(config.prometheus), config.prometheus.scrape_interval)
+    return PodScraper(clock, **scrape_limits(config), concurrency=config.scrape.concurrency)
+
+
+def _counters_of(config: Config, clock: Callable[[], float], signals: PodScraper | PrometheusPods) -> PodScraper | None:
+    """Who counts the requests of pods on their own pages while they are updated; None where `signals` does."""
+    if isinstance(signals, PodScraper):
+        return None
     return PodScraper(clock, **scrape_limits(config), concurrency=config.scrape.concurrency)
 
 

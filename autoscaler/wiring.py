@@ -55,7 +55,9 @@ def operator_of(config: Config) -> Operator:
     """The configuration as the controller reads it: seconds, ratios, thousandths."""
     defaults = config.defaults.model_dump(mode="json", by_alias=True, exclude_none=True)
     limits: dict[Domain, ResourceVector] = {
-        (name, DEFAULT_POOL): dict(project.quota.limits.default) for name, project in config.projects.items()
+        (name, pool): dict(project.quota.limits.get(pool, {}))
+        for name, project in config.projects.items()
+        for pool in (DEFAULT_POOL, *config.node_pools)
     }
     return Operator(
         defaults=msgspec.convert(defaults, Spec),
@@ -68,6 +70,8 @@ def operator_of(config: Config) -> Operator:
         ),
         projects={namespace: name for name, project in config.projects.items() for namespace in project.namespaces},
         limits=limits,
+        node_pools={DEFAULT_POOL: {}, **{name: dict(pool.node_selector) for name, pool in config.node_pools.items()}},
+        project_pools={name: project.own_pools for name, project in config.projects.items() if project.own_pools},
         pages=frozenset(config.activation_pages),
         ceiling_replicas=config.ceilings.max_replicas,
         queries=queries_of(config),

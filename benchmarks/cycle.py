@@ -26,12 +26,13 @@ from autoscaler.cluster.client import JSON
 from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.fencing import Tenure
 from autoscaler.cluster.store import Store
-from autoscaler.controller.cycle import Cycle, Decisions
-from autoscaler.controller.snapshot import Snapshot
+from autoscaler.controller.cycle import Cycle
+from autoscaler.controller.deciding import Decided
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.subject import Snapshot
 from autoscaler.daemon import SEARCH_EVERY
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, WorkloadSignals
-from autoscaler.model.workload import ActivationQuery, ActivationSpec, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, TargetKey
 from autoscaler.signals.pages import ACTIVITY
 from autoscaler.signals.readings import KEPT_SAMPLES
 from autoscaler.signals.targets import ScrapeTarget
@@ -125,15 +126,15 @@ class Readings:
 
     def __init__(self) -> None:
         self.load: dict[str, float] = {}
-        self._targets: Mapping[WorkloadKey, ScrapeTarget] = {}
+        self._targets: Mapping[TargetKey, ScrapeTarget] = {}
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         self._targets = targets
 
-    def readings(self, now_s: float) -> Mapping[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> Mapping[TargetKey, WorkloadSignals]:
         return {key: self._of(key, target, now_s) for key, target in self._targets.items()}
 
-    def _of(self, key: WorkloadKey, target: ScrapeTarget, now_s: float) -> WorkloadSignals:
+    def _of(self, key: TargetKey, target: ScrapeTarget, now_s: float) -> WorkloadSignals:
         load = self.load.get(key.name, LOAD)
         readings = {
             spec.name: self._reading(spec.name, LEVELS.get(spec.name, load), len(target.pods), now_s)
@@ -175,7 +176,7 @@ class Bench:
         self._decide = self.cycle.decide
         self.cycle.decide = self._timed  # type: ignore[method-assign]
 
-    def _timed(self, seen: Snapshot) -> tuple[Snapshot, Decisions]:
+    def _timed(self, seen: Snapshot) -> tuple[Snapshot, Decided]:
         began = time.process_time()
         decided = self._decide(seen)
         self.deciding_s.append(time.process_time() - began)

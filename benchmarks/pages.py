@@ -30,7 +30,7 @@ from yarl import URL
 
 from autoscaler.daemon import SEARCH_EVERY
 from autoscaler.model.signal import Quality, SignalSpec
-from autoscaler.model.workload import Engine, WorkloadKey
+from autoscaler.model.workload import Engine, TargetKey, WorkloadKey
 from autoscaler.signals.fetch import PageFetcher
 from autoscaler.signals.pages import plan_for, read_page
 from autoscaler.signals.scraper import PodScraper
@@ -122,7 +122,9 @@ async def scraped(what: str, workloads: int, seconds: float, profile: bool) -> N
     gc.collect()
     before_mib = rss_mib()
     scraper = PodScraper(time.time, period_s=PERIOD_S)
-    targets = {WorkloadKey("bench", f"w{number:04}"): target(number, SIGNALS[what]) for number in range(workloads)}
+    targets: dict[TargetKey, ScrapeTarget] = {
+        WorkloadKey("bench", f"w{number:04}"): target(number, SIGNALS[what]) for number in range(workloads)
+    }
     scraper.set_targets(targets)
     running = asyncio.create_task(scraper.run())
     await tick(scraper, targets, 2 * PERIOD_S)  # connections are made, rates known
@@ -146,7 +148,7 @@ async def scraped(what: str, workloads: int, seconds: float, profile: bool) -> N
         pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
 
 
-async def tick(scraper: PodScraper, targets: dict[WorkloadKey, ScrapeTarget], seconds: float) -> None:
+async def tick(scraper: PodScraper, targets: dict[TargetKey, ScrapeTarget], seconds: float) -> None:
     """Asks as the cycle does, for so long."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:

@@ -23,7 +23,7 @@ from rollouts.commands import (
     WarmUp,
     Weigh,
 )
-from rollouts.observed import ObservedRevision, Situation
+from rollouts.observed import ObservedRevision, ObservedRoute, Situation
 from rollouts.quota import replicas_in
 from rollouts.record import Phase, Record
 from rollouts.revision import NO_REVISION
@@ -109,7 +109,7 @@ def _traffic(seen: Situation, record: Record) -> tuple[list[Command], list[Comma
     wanted, by_update = weight(record), selected_by_update(seen, record)
     if observed.update_service.selects != by_update:
         forth.append(Select(observed.update_service.name, by_update, observed.update_service.exists))
-    if observed.route is not None and observed.route.weight != wanted:
+    if observed.route is not None and _is_to_be_written(observed.route, wanted):
         lower = wanted < (observed.route.weight or 0)
         (back if lower else forth).append(Weigh(wanted, observed.route.weight))
     to = selected(seen, record)
@@ -120,11 +120,24 @@ def _traffic(seen: Situation, record: Record) -> tuple[list[Command], list[Comma
     return back, forth
 
 
+def _is_to_be_written(route: ObservedRoute, wanted: int) -> bool:
+    """A route that cannot be used is left alone until an update needs it: it may be on its way."""
+    if route.weight is None:
+        return wanted > 0
+    return route.weight != wanted or not route.timely
+
+
 def _deletions(seen: Situation, record: Record) -> Iterator[Command]:
+    """Until the object is gone; where its pods are to go at once, until they are gone, too.
+
+    Their controller may have made new ones after the first deletion, and those would have all their grace.
+    """
     if not seen.limits.may_lower:
         return
     for each in record.leaving:
-        if each.deletable and seen.observed.of(each.revision).replicas is not None:
+        there = seen.observed.of(each.revision)
+        left = there.replicas is not None or (not each.served and there.live > 0)
+        if each.deletable and left:
             yield DeleteRevision(each.revision, immediate=not each.served)
 
 

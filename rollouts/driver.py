@@ -79,6 +79,7 @@ class Driver:
     async def _update(self, command: Hold | Release | WarmUp | Weigh | DeleteRevision) -> None:
         if self._updates is None:
             raise RuntimeError(f"updates are not wired: {command}")
+        route = self._updates.route
         match command:
             case Hold(revision, pool, vector):
                 await self._updates.quota.hold(revision, pool, vector)
@@ -87,7 +88,8 @@ class Driver:
             case WarmUp(revision):
                 await self._updates.warm_ups.warm_up(revision)
             case Weigh(update_percent, seen):
-                await self._updates.route.weigh(update_percent, seen)
+                assert route is not None  # else there is no such command
+                await route.weigh(update_percent, seen)
             case DeleteRevision(revision, immediate):
                 await self._updates.removal.delete(revision, immediate)
             case _:

@@ -14,6 +14,8 @@ from rollouts.record import Leaving, Record, Rollout
 
 COUNTERS_SETTLE_S: Final = 1.0  # without any request for this long, nothing speaks against a weight: one page's period
 
+COUNTERS_PATIENCE_S: Final = 30.0  # an engine may show no counters, or none before its first request: as below, then
+
 PARTIAL_PATIENCE_S: Final = 10.0  # a small share of little traffic may miss the update; then the route's word counts
 
 Shut = str | None
@@ -58,23 +60,36 @@ def accepted(observed: Observed, weight: int) -> Shut:
     return f"the route has not accepted {weight} % for the update yet"
 
 
-def counters_agree(rollout: Rollout, update: ObservedRevision, current: ObservedRevision) -> Shut:
+def counters_agree(rollout: Rollout, update: ObservedRevision, current: ObservedRevision, now: float) -> Shut:
     """The pods saw what the route says: the update had a request since the weight was accepted, or nobody had one.
 
-    A route's status does not wait for the proxy.
+    A route's status does not wait for the proxy. Where the counters of some pods stay unknown it counts all the same,
+    after `COUNTERS_PATIENCE_S` in which none was seen elsewhere that contradicts it.
     """
     since = rollout.accepted_at
     if since is None:
         return "the route has not accepted the weight yet"
     if update.last_request_at is not None and update.last_request_at >= since:
         return None
-    known = [each.counted_at for each in (update, current) if each.serving]
+    serving = [each for each in (update, current) if each.serving]
     elsewhere = current.last_request_at is not None and current.last_request_at >= since
+    denied = elsewhere and rollout.weight == planner.FULL
+    unknown = [each.name for each in serving if each.counted_at is None]
+    if unknown:
+        contradicted_at = current.last_request_at if denied else None
+        if now >= max(since, contradicted_at or 0.0) + COUNTERS_PATIENCE_S:
+            return None
+        return f"the request counters of {' and '.join(unknown)} are not known yet"
     wait_s = PARTIAL_PATIENCE_S if elsewhere else COUNTERS_SETTLE_S
-    settled = all(at is not None and at >= since + wait_s for at in known)
-    if settled and (not elsewhere or rollout.weight < planner.FULL):
+    if not denied and all(_counted_s(each, since) >= wait_s for each in serving):
         return None
     return f"the request counters of {update.name} do not show the new weight yet"
+
+
+def _counted_s(revision: ObservedRevision, since: float) -> float:
+    """For how long after this instant its counters are known without a gap."""
+    until = revision.counted_at
+    return until - max(since, revision.counted_from) if until is not None else 0.0
 
 
 def verified(seen: Situation, record: Record) -> Shut:
@@ -86,13 +101,13 @@ def verified(seen: Situation, record: Record) -> Shut:
         return full(observed.service, update)
     if (shut := accepted(observed, rollout.weight)) is not None:
         return shut
-    return counters_agree(rollout, update, observed.of(record.current or ""))
+    return counters_agree(rollout, update, observed.of(record.current or ""), seen.now)
 
 
 def quiet(revision: ObservedRevision, since: float, quiet_s: float) -> Shut:
-    """No request in flight, and none new for `quiet_s` after traffic went elsewhere at `since`.
+    """No request in flight, and no sign of one for `quiet_s` after traffic went elsewhere at `since`.
 
-    A revision without a ready pod has nobody to send a request to.
+    A revision without a ready pod has nobody to send a request to. What stays unknown is for the drain timeout to end.
     """
     if revision.ready == 0:
         return None
@@ -100,7 +115,7 @@ def quiet(revision: ObservedRevision, since: float, quiet_s: float) -> Shut:
         return f"it is unknown what {revision.name} has in flight"
     if revision.in_flight > 0:
         return f"{revision.in_flight} requests of {revision.name} are in flight"
-    if revision.counted_at - max(since, revision.last_request_at or 0.0) < quiet_s:
+    if _counted_s(revision, max(since, revision.last_request_at or 0.0, revision.busy_at or 0.0)) < quiet_s:
         return f"{revision.name} may have had a request within the last {quiet_s:g} s"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autoscaler.model.rollout import RolloutSpec
 from rollouts import planner, updates
 from rollouts.moves import ACTIVE, PAUSABLE, REVOCABLE, Event, move
 from rollouts.observed import Situation
@@ -21,12 +22,13 @@ def heed(seen: Situation, record: Record) -> Record:
     return _pause_of_spec(seen, record)
 
 
-def heed_bounds(seen: Situation, record: Record) -> Record:
+def heed_bounds(spec: RolloutSpec, newest: str, record: Record) -> Record:
     """Bounds alone apply to the current revision at once; those that came with a new template wait for its update.
 
-    `record`: as it was stored, so that it tells which template and which bounds were known.
+    `record`: as it was stored, so that it tells which template and which bounds were known. Asked twice, it says the
+    same. `newest`: name of the revision that the template asks for.
     """
-    now, newest = Bounds(seen.spec.min_replicas, seen.spec.max_replicas), seen.observed.newest.name
+    now = Bounds(spec.min_replicas, spec.max_replicas)
     alone = newest == record.update and now != record.bounds_seen
     applies = record.bounds is None or newest == record.current or alone
     bounds = now if applies else record.bounds

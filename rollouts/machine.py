@@ -127,7 +127,7 @@ def ask(
 
 def _taken_in(seen: Situation, record: Record) -> Record:
     """The record with everything that happened and that is wanted, before the update moves."""
-    record = intent.heed_bounds(seen, record)
+    record = intent.heed_bounds(seen.spec, seen.observed.newest.name, record)
     record = current.remember(seen.limits, record, seen.observed, seen.granted, seen.now)
     return intent.heed(seen, departures.follow(seen, record))
 

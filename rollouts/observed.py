@@ -18,7 +18,11 @@ from rollouts.verbs import VerbRequest
 
 @dataclass(frozen=True, slots=True)
 class ObservedRevision:
-    """The objects of one revision as last seen. Counts are replicas: pods, or whole groups."""
+    """The objects of one revision as last seen. Counts are replicas: pods, or whole groups.
+
+    What is said of requests comes from its serving pods' pages, one a second and pod. An instant is that of the page
+    which first showed a thing: it happened between that page and the one before.
+    """
 
     name: str
     replicas: int | None  # spec.replicas of its object; None: there is no object
@@ -29,12 +33,18 @@ class ObservedRevision:
     epoch: int | None = None  # of the leader that last stamped its object
     warm: int = 0  # of the ready ones, those that answered all their warm-up requests
     serving: frozenset[str] = frozenset()  # names of the ready pods that Services may select (groups: leaders)
-    in_flight: int | None = None  # requests, over all its serving pods; None: not known of every one
-    last_request_at: float | None = None  # its pods' request counters last rose then; None: never, as far as is known
+    in_flight: int | None = (
+        None  # requests running and waiting, over all its serving pods; None: not known of every one
+    )
+    last_request_at: float | None = (
+        None  # the newest page that showed a request begun since the page before; None: none
+    )
     settled: bool = (
         True  # its controller has acted on the present spec (or it is gone), and the pods are seen since then
     )
     counted_at: float | None = None  # every serving pod's counters are known up to then; None: of some they are not
+    counted_from: float = 0.0  # and from then on without a gap: after a restart of ours, only since; 0.0: always
+    busy_at: float | None = None  # the newest page that showed a request in flight, or that one had come or ended
 
     @property
     def live(self) -> int:
@@ -62,6 +72,7 @@ class ObservedRoute:
 
     weight: int | None  # percent to the update Service, the rest to the other; None: our two refs are not in it
     accepted: bool  # every parent has Accepted and ResolvedRefs at the generation that carries this weight
+    timely: bool = True  # its time-out of requests is the one that the workload asks for
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,13 +118,15 @@ class Asker:
 def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
     """What the update asks of the ledger in this cycle; None where it needs nothing or may not have it yet.
 
-    The whole vector of N, beside all that the current revision holds: 3 -> 8 replicas asks for 8, not 5.
+    The whole vector of N, beside all that the current revision holds: 3 -> 8 replicas asks for 8, not 5. One that
+    needs nothing that is limited asks as well: the verdict tells its node pool.
     """
     rollout = record.rollout
     if rollout is None or not _may_ask(seen, record, rollout):
         return None
     wanted, per_replica = wanted_size(seen, record), seen.observed.per_replica.get(rollout.revision)
-    if per_replica is None or covered(seen, rollout.revision, wanted):
+    unplaced = rollout.pool is None and not any((per_replica or EMPTY).values())
+    if per_replica is None or (covered(seen, rollout.revision, wanted) and not unplaced):
         return None
     running = runs(rollout) is not None
     pools = (rollout.pool,) if running and rollout.pool is not None else seen.spec.node_pools[rollout.first_pool :]
@@ -141,7 +143,9 @@ def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
         whole=True,
         beside=_beside(seen, record),
         beside_pool=pool_of_current(seen, record),
+        running=running,
         overtaken=rollout.overtaken,
+        head_since=rollout.head_since,
     )
 
 
@@ -150,8 +154,9 @@ def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | 
     per_replica = seen.observed.per_replica.get(record.current or "")
     if record.current is None or per_replica is None or covered(seen, record.current, wanted):
         return None
-    hold = seen.observed.hold(record.current)
+    hold, there = seen.observed.hold(record.current), seen.observed.of(record.current)
     pool = hold.pool if hold is not None else record.pool
+    held = replicas_in(seen.observed.held(record.current), per_replica)
     return Ask(
         key=asker.key,
         revision=record.current,
@@ -160,7 +165,7 @@ def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | 
         priority_rank=asker.priority_rank,
         since=asker.created_at,
         per_replica=per_replica,
-        held=min(wanted, replicas_in(seen.observed.held(record.current), per_replica)),
+        held=min(wanted, max(held, there.replicas or 0, there.live)),  # what is there is charged, held or not
         wanted=wanted,
         floor=least(record, seen.spec),
     )

@@ -66,5 +66,5 @@ class UpdatePorts:
 
     removal: Removal
     quota: Quota
-    route: Route
+    route: Route | None  # None: the Service's selector is the switch
     warm_ups: WarmUps

@@ -1,9 +1,11 @@
 """Who gets quota next: all asks of a cycle against the ledgers of their projects. Growth and updates share one order.
 
 Order: priority; then growth up to minReplicas, growth beyond it, updates; then age; then name. Growth may be granted
-in part; an update gets its whole vector in one node pool, or nothing. A waiting update blocks nobody, until it was
-overtaken OVERTAKES_MOST times or waited WAIT_MOST_S: from then on it goes before growth beyond minReplicas and before
-other updates of its domain, and while it does not fit, those get nothing there.
+in part; an update gets its whole vector in one node pool, or nothing. A waiting update blocks nobody, until it has been
+the head of its domain's queue for WAIT_MOST_S, or was overtaken OVERTAKES_MOST times as such: from then on it goes
+before growth beyond minReplicas and before other updates there, and while it does not fit, those get nothing. The next
+head begins anew, so that between two of them growth has its turn. What needs nothing that is limited in
+a domain is served at once.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Ask:
     whole: bool = False  # an update: all or nothing
     beside: ResourceVector = field(default_factory=dict)  # what must stay beside it: a serving current revision's least
     beside_pool: str | None = None  # and where that is
-    overtaken: int = 0
+    running: bool = False  # an update that has its pods and wants more: it does not queue
+    overtaken: int = 0  # as the head of its queue
+    head_since: float | None = None  # it is the head since then
 
     @property
     def id(self) -> AskId:
@@ -75,6 +79,7 @@ class Verdict:
     limit: ResourceVector = field(default_factory=dict)  # there
     never: bool = False  # it would not fit even if nobody else held anything
     overtaken: int = 0  # the ask's count, with this cycle's
+    head_since: float | None = None  # None: it is not the head of a queue
     blocked_by: AskId | None = None  # the update that waits at the head
 
 
@@ -108,7 +113,8 @@ def share(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> 
     12 GPUs, 11 held; an update wants 8 and growth 1: growth gets it, the update waits and was overtaken once.
     """
     free = {domain: _free(ledger) for domain, ledger in ledgers.items()}
-    blocking = _blocking(asks, ledgers, now)
+    heads = _heads(asks, ledgers)
+    blocking = {domain: ask for domain, ask in heads.items() if _waited(ask, now)}
     verdicts = {ask.id: Verdict(ask.revision, overtaken=ask.overtaken, replicas=ask.held) for ask in asks}
     served: list[tuple[Kind, Ask, str]] = []
     for kind, ask in _in_order(asks, blocking):
@@ -116,14 +122,15 @@ def share(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> 
         verdict = _try(kind, ask, before, ledgers, free, blocking)
         verdicts[ask.id] = verdict
         gained = verdict.replicas - before.replicas
-        if gained > 0 and verdict.pool is not None:
+        if gained > 0 and verdict.pool is not None and _needs(ask, verdict.pool, ledgers):
             served.append((kind, ask, verdict.pool))
             blocking = {domain: head for domain, head in blocking.items() if head.id != ask.id}
             _take(free, (ask.project, verdict.pool), times(ask.per_replica, gained))
-    for ask in asks:
-        if ask.whole and verdicts[ask.id].replicas < ask.wanted:
-            times_now = sum(_overtakes(ask, *each) for each in served)
-            verdicts[ask.id] = replace(verdicts[ask.id], overtaken=ask.overtaken + times_now)
+    for ask in heads.values():
+        if verdicts[ask.id].replicas < ask.wanted:
+            overtaken = ask.overtaken + sum(_overtakes(ask, *each) for each in served)
+            since = now if ask.head_since is None else ask.head_since
+            verdicts[ask.id] = replace(verdicts[ask.id], overtaken=overtaken, head_since=since)
     return verdicts
 
 
@@ -137,6 +144,12 @@ def _take(free: dict[Domain, dict[str, int]], domain: Domain, vector: ResourceVe
             free[domain][name] -= amount
 
 
+def _needs(ask: Ask, pool: str, ledgers: Mapping[Domain, Ledger]) -> bool:
+    """Does it need anything that is limited there? What does not is in nobody's way."""
+    ledger = ledgers.get((ask.project, pool))
+    return ledger is not None and any(amount and name in ledger.limit for name, amount in ask.per_replica.items())
+
+
 def _overtakes(head: Ask, kind: Kind, other: Ask, pool: str) -> bool:
     """Did somebody who came later, or only grows, get what the head waits for?"""
     same_domain = other.project == head.project and pool in head.pools
@@ -144,18 +157,20 @@ def _overtakes(head: Ask, kind: Kind, other: Ask, pool: str) -> bool:
     return other.id != head.id and same_domain and later
 
 
-def _blocking(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger], now: float) -> dict[Domain, Ask]:
-    """The head of each domain's queue, where it has waited long enough to block it."""
+def _heads(asks: Sequence[Ask], ledgers: Mapping[Domain, Ledger]) -> dict[Domain, Ask]:
+    """The first of each domain's queue."""
     heads: dict[Domain, Ask] = {}
-    for ask in sorted((each for each in asks if each.whole), key=_rank):
+    for ask in sorted((each for each in asks if each.whole and not each.running), key=_rank):
         pool = next((each for each in ask.pools if _could_fit(ask, each, ledgers)), None)
-        if pool is not None:
+        if pool is not None and _needs(ask, pool, ledgers):
             heads.setdefault((ask.project, pool), ask)
-    return {
-        domain: ask
-        for domain, ask in heads.items()
-        if ask.overtaken >= OVERTAKES_MOST or now - ask.since >= WAIT_MOST_S
-    }
+    return heads
+
+
+def _waited(head: Ask, now: float) -> bool:
+    """Long enough to block its domain?"""
+    long = head.head_since is not None and now - head.head_since >= WAIT_MOST_S
+    return long or head.overtaken >= OVERTAKES_MOST
 
 
 def _rank(ask: Ask) -> tuple[int, float, WorkloadKey, str]:
@@ -191,14 +206,15 @@ def _try(
     blocked: AskId | None = None
     for pool in ask.pools if before.pool is None else (before.pool,):
         domain = (ask.project, pool)
-        head = blocking.get(domain)
+        head = blocking.get(domain) if _needs(ask, pool, ledgers) else None
         if kind is not Kind.FLOOR and head is not None and head.id != ask.id:
             blocked = head.id
             continue
         room = replicas_that_fit(free[domain], ask.per_replica) if domain in free else None
         extra = missing if room is None else min(missing, room)
         if extra > 0 and (extra == missing or not ask.whole):
-            return replace(before, pool=pool, replicas=before.replicas + extra)
+            got = replace(before, pool=pool, replicas=before.replicas + extra)
+            return got if extra == missing else _in_part(ask, missing, extra, ledgers, free, got)
     return replace(_refused(ask, missing, ledgers, free, before), blocked_by=blocked)
 
 
@@ -212,6 +228,20 @@ def _could_fit(ask: Ask, pool: str, ledgers: Mapping[Domain, Ledger]) -> bool:
     return all(amount <= ledger.limit[name] for name, amount in total.items() if name in ledger.limit)
 
 
+def _in_part(
+    ask: Ask,
+    missing: int,
+    extra: int,
+    ledgers: Mapping[Domain, Ledger],
+    free: Mapping[Domain, dict[str, int]],
+    got: Verdict,
+) -> Verdict:
+    """What is short after the part that fits, and what is free then."""
+    left = times(ask.per_replica, -extra)
+    refused = _refused(ask, missing, ledgers, free, got)
+    return replace(refused, free={name: amount + left.get(name, 0) for name, amount in refused.free.items()})
+
+
 def _refused(
     ask: Ask,
     missing: int,
@@ -219,7 +249,7 @@ def _refused(
     free: Mapping[Domain, dict[str, int]],
     before: Verdict,
 ) -> Verdict:
-    domain = (ask.project, ask.pools[0])
+    domain = (ask.project, before.pool or ask.pools[0])
     room = free.get(domain, {})
     needs = times(ask.per_replica, missing)
     short = {name: needs[name] - max(0, room[name]) for name in needs if name in room and needs[name] > room[name]}

@@ -85,7 +85,8 @@ class Rollout:
     first_pool: int = 0  # index of the first node pool to try: those before it did not place the pods
     attempts: int = 0  # times that it was queued again
     not_before: float | None = None  # back-off
-    overtaken: int = 0  # times that a later ask was served while this one waited
+    overtaken: int = 0  # times that a later ask was served while this one waited at the head of the queue
+    head_since: float | None = None  # it is the head of the queue for quota since then
     held_at: float | None = None
     schedule_deadline_at: float | None = None  # None as well once all pods were placed
     progress_deadline_at: float | None = None  # from the hold to verified 100 %, pauses taken out

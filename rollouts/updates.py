@@ -73,7 +73,7 @@ def paused(rollout: Rollout, by: PausedBy, now: float, until: float | None = Non
     """A pause, or one that somebody else takes over."""
     if rollout.pause is not None:
         return replace(rollout, pause=replace(rollout.pause, by=by, until=until))
-    queued_again = {"pool": None} if rollout.phase is Phase.QUEUED else {}
+    queued_again = {"pool": None, "head_since": None} if rollout.phase is Phase.QUEUED else {}
     pause = Pause(by, now, until, rollout.phase)
     return move(rollout, Event.PAUSED, Phase.PAUSED, now, pause=pause, **queued_again)
 
@@ -127,7 +127,7 @@ def _queued(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         names = ", ".join(each.revision for each in record.leaving)
         return f"waits until the pods of {names} are gone"
     if rollout.not_before is not None and seen.now < rollout.not_before:
-        return f"its pods were not placed; tries again in {rollout.not_before - seen.now:.0f} s"
+        return "its pods were not placed; it is tried again after a while"
     if planner.covered(seen, rollout.revision, rollout.size):
         hold = seen.observed.hold(rollout.revision)
         if rollout.pool is not None:
@@ -153,6 +153,7 @@ def _asking(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         size=size if verdict.pool is None else verdict.replicas,
         pool=verdict.pool,
         overtaken=verdict.overtaken,
+        head_since=verdict.head_since,
         reason=rollout.reason if rollout.attempts and verdict.pool is None else Why.WAITING_FOR_QUOTA,
     )
     if asked != rollout:
@@ -229,6 +230,7 @@ def _again(
         schedule_deadline_at=None,
         progress_deadline_at=None,
         not_before=not_before,
+        head_since=None,
         first_pool=rollout.first_pool if first_pool is None else first_pool,
         served=False,
     )
@@ -320,7 +322,7 @@ def _paused(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
     if _unwritten(seen, rollout):
         return replace(record, rollout=replace(rollout, weight=rollout.verified))
     if pause.until is not None:
-        return f"paused at {rollout.weight} % for {pause.until - seen.now:.0f} s more"
+        return f"paused at {rollout.weight} % until the step's pause is over"
     return f"paused at {rollout.weight} % by {'rollout.paused' if pause.by is PausedBy.SPEC else 'a person'}"
 
 

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+ANNOTATION: Final = "tidegate.dev/rollout"
+LONGEST: Final = 253  # characters: the status remembers the text
 
 
 class Verb(StrEnum):
@@ -22,19 +26,22 @@ class Verb(StrEnum):
 class VerbRequest:
     """One asking. It counts for the update of this revision only."""
 
-    verb: Verb
+    verb: Verb | None  # None: it was not understood
     revision: str
     text: str  # the annotation as written
+    problem: str = ""  # why it was not understood
 
 
 def parse(text: str) -> VerbRequest | str:
     """The request, or the sentence that says what is wrong with it."""
+    if len(text) > LONGEST:
+        return f"the verb has {len(text)} characters; allowed: at most {LONGEST}"
     words = text.split()
     allowed = ", ".join(verb.value for verb in Verb)
     if len(words) != 3:
-        return f'{text[:200]!r} is not "<verb> <revision> <time>"; verbs: {allowed}'
+        return f'{text!r} is not "<verb> <revision> <time>"; verbs: {allowed}'
     verb, revision, _ = words
     known = {each.value: each for each in Verb}
     if verb not in known:
-        return f"{verb[:64]!r} is not a verb; allowed: {allowed}"
+        return f"{verb!r} is not a verb; allowed: {allowed}"
     return VerbRequest(known[verb], revision, text)

@@ -49,6 +49,7 @@ LEADER_WORKER_SETS: Final = Resource(  # known only where LeaderWorkerSet is
 )
 CONTROLLER_REVISIONS: Final = Resource("apps/v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("v1", "pods", "Pod")
+NODES: Final = Resource("v1", "nodes", "Node")
 SERVICES: Final = Resource("v1", "services", "Service")
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io/v1", "events", "Event")
@@ -83,6 +84,7 @@ class Metadata(Struct, frozen=True):
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None  # of what is being deleted; may only be shortened
     owner_references: list[OwnerReference] | None = None
 
 
@@ -116,6 +118,8 @@ class ScalableSpec(Struct, frozen=True):
 
 
 class ScalableStatus(Struct, frozen=True):
+    observed_generation: int | None = None  # older LeaderWorkerSets do not tell it
+    replicas: int = 0
     ready_replicas: int = 0
 
 
@@ -145,6 +149,7 @@ class Scale(Struct, frozen=True):
 
 class PodSpec(Struct, frozen=True):
     node_name: str | None = None
+    termination_grace_period_seconds: int | None = None  # the API server fills in 30
 
 
 class PodStatus(Struct, frozen=True):
@@ -198,7 +203,7 @@ class EndpointConditions(Struct, frozen=True):
 
 class EndpointTarget(Struct, frozen=True):
     kind: str = ""
-    uid: str = ""
+    name: str = ""
 
 
 class Endpoint(Struct, frozen=True):
@@ -288,6 +293,12 @@ class TargetPod(Pod, frozen=True):
         except ValueError:  # a quantity beyond all bounds is no reason to lose sight of the pod
             demand = {}
         msgspec.structs.force_setattr(self, "demand", demand)
+
+
+class Node(Struct, frozen=True):
+    """Its labels say to which node pool it belongs."""
+
+    metadata: Metadata
 
 
 class TargetObject(Struct, frozen=True):

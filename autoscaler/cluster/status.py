@@ -4,19 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
-from autoscaler.cluster.inferenceworkload import InferenceWorkload, RolloutRecord, Status, unix_seconds
+from autoscaler.cluster.inferenceworkload import (
+    BoundsRecord,
+    InferenceWorkload,
+    LeavingRecord,
+    PauseRecord,
+    RolloutRecord,
+    RolloutStatus,
+    Status,
+    unix_seconds,
+)
 from autoscaler.cluster.resources import WORKLOADS
 from autoscaler.model.report import ConditionReport
 from autoscaler.model.report import Status as ConditionStatus
-from rollouts.record import PHASES_OF_CURRENT, Phase, Record
+from rollouts.record import (
+    PHASES_OF_CURRENT,
+    Bounds,
+    Leaving,
+    Pause,
+    PausedBy,
+    Phase,
+    Record,
+    Rollout,
+    Why,
+)
+
+P = TypeVar("P", Bounds, Leaving, Rollout)
 
 NUMBERS_EVERY_S: Final = 30.0  # plain numbers are not worth a write of their own more often
-_NUMBERS: Final = frozenset({"ageSeconds", "value", "recommended", "message", "phaseMessage", "observedGeneration"})
+_NUMBERS: Final = frozenset(
+    {"ageSeconds", "value", "recommended", "message", "phaseMessage", "observedGeneration", "gpusFree", "gpusShort"}
+)
+INSTANTS: Final = frozenset(  # fields of the record, by the names that both sides have
+    {"started_at", "served_at", "since", "until", "not_before", "deadline_at", "queued_at", "queue_deadline_at"}
+    | {"held_at", "schedule_deadline_at", "progress_deadline_at", "accepted_at", "drain_deadline_at"}
+)
 
 
 def timestamp(at_s: float) -> str:
@@ -24,10 +52,19 @@ def timestamp(at_s: float) -> str:
     return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def instant(at_s: float) -> str:
+    """RFC 3339 to the microsecond: a record reads back as it was written."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def record_of(workload: InferenceWorkload) -> Record:
-    """The record that the status holds; an empty one where there is none."""
+    """The record that the status holds; an empty one where there is none.
+
+    What a newer version wrote and this one cannot follow is left out: then only the current revision is followed.
+    """
     status = workload.status or Status()
     stored = status.record or RolloutRecord()
+    leaving = (_read(Leaving, each) for each in stored.leaving or ())
     return Record(
         phase=_phase(stored),
         current=status.current_revision,
@@ -39,6 +76,13 @@ def record_of(workload: InferenceWorkload) -> Record:
         served_at=unix_seconds(stored.served_at) if stored.served_at else None,
         epoch=stored.epoch,
         serving=bool(stored.serving),
+        rollout=_read(Rollout, status.rollout),
+        leaving=tuple(each for each in leaving if each is not None),
+        previous=stored.previous,
+        pool=stored.pool,
+        handled=stored.handled,
+        bounds=_read(Bounds, stored.bounds),
+        bounds_seen=_read(Bounds, stored.bounds_seen),
     )
 
 
@@ -49,8 +93,39 @@ def _phase(stored: RolloutRecord) -> Phase:
     return known.get(stored.phase or "", unknown)
 
 
+def _read(part: type[P], stored: msgspec.Struct | None) -> P | None:
+    """A part of the record; None where it is absent, incomplete, or has a word that this version does not know."""
+    try:
+        return None if stored is None else _made(part, stored)
+    except (TypeError, ValueError):
+        return None
+
+
+def _made(part: type[P], stored: msgspec.Struct) -> P:
+    """The fields have the same names on both sides. Those that are absent take the defaults of the record."""
+    given = {name: getattr(stored, name) for name in stored.__struct_fields__}
+    return part(**{name: _READERS.get(name, _as_it_is)(value) for name, value in given.items() if value is not None})
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _pause(stored: PauseRecord) -> Pause:
+    until = None if stored.until is None else unix_seconds(stored.until)
+    return Pause(PausedBy(stored.by or ""), unix_seconds(stored.since or ""), until, Phase(stored.resumes or ""))
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "phase": Phase,
+    "reason": Why,
+    "pause": _pause,
+    **dict.fromkeys(INSTANTS, unix_seconds),
+}
+
+
 def status_of(record: Record) -> dict[str, Any]:
-    """The record as fields of the status. None clears a field."""
+    """The record as fields of the status, each of them always there: None clears a field."""
     return {
         "currentRevision": record.current,
         "updateRevision": record.update,
@@ -61,10 +136,34 @@ def status_of(record: Record) -> dict[str, Any]:
             "initialized": record.initialized,
             "epoch": record.epoch,
             "serving": record.serving,
-            "startedAt": timestamp(record.started_at) if record.started_at is not None else None,
-            "servedAt": timestamp(record.served_at) if record.served_at is not None else None,
+            "startedAt": _written("started_at", record.started_at),
+            "servedAt": _written("served_at", record.served_at),
+            "previous": record.previous,
+            "pool": record.pool,
+            "handled": record.handled,
+            "bounds": _fields(BoundsRecord, record.bounds),
+            "boundsSeen": _fields(BoundsRecord, record.bounds_seen),
+            # a patch takes no None out of what stands in a list
+            "leaving": [_without_none(_fields(LeavingRecord, each)) for each in record.leaving],
         },
+        "rollout": _fields(RolloutStatus, record.rollout),
     }
+
+
+def _fields(stored: type[msgspec.Struct], part: object | None) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    return {each.encode_name: _written(each.name, getattr(part, each.name)) for each in msgspec.structs.fields(stored)}
+
+
+def _written(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in INSTANTS:
+        return instant(value)
+    if isinstance(value, Pause):
+        return _fields(PauseRecord, value)
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def conditions_of(workload: InferenceWorkload) -> dict[str, ConditionReport]:

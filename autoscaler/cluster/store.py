@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from autoscaler.cluster import resources
 from autoscaler.cluster.client import KubeApi
+from autoscaler.cluster.foreignpods import ForeignPods
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import (
     DEPLOYMENTS,
@@ -27,6 +28,7 @@ from autoscaler.cluster.watch import HasMetadata, Outages, Selection, Watched
 T = TypeVar("T", bound=HasMetadata)
 Group = TypeVar("Group")
 GroupKey = tuple[str, str]  # namespace, value of a label
+Moved = Callable[[T | None, T | None], None]  # a copy lost the one object and gained the other
 
 
 class Copies(dict[str, Watched[T]]):
@@ -85,13 +87,15 @@ class Store:
     """All that is known of the cluster. `run` must be running; nothing may be decided before `synced`."""
 
     def __init__(
-        self, api: KubeApi, namespaces: Sequence[str], changed: Callable[[], None], routes: bool = False
+        self, api: KubeApi, namespaces: Sequence[str], changed: Callable[[], None], routes: bool = True
     ) -> None:
         """`changed` is called when a workload changed; the other kinds wait for the next tick. `routes`: HTTPRoutes
         and EndpointSlices are followed, too."""
         places = list(namespaces) or [""]
         ours = resources.WORKLOAD_LABEL
         outages = self.outages = Outages()
+        self._close: frozenset[GroupKey] = frozenset()
+        self._changed = changed
 
         def copies(
             resource: Resource,
@@ -110,8 +114,10 @@ class Store:
         self._pods_by_revision = Index[Pod, list[Pod]](resources.OWNER_REVISION_LABEL, _as_list)
         self._revisions_by_workload = Index[ControllerRevision, dict[str, ControllerRevision]](ours, dict)
         self.workloads = copies(resources.WORKLOADS, InferenceWorkload, "", changed)
-        self.deployments = copies(DEPLOYMENTS, Scalable, ours)
-        self.leader_worker_sets = copies(LEADER_WORKER_SETS, Scalable, ours, optional=True)
+        self._scalables_by_workload = Index[Scalable, list[Scalable]](ours, _as_list)
+        moved: Moved[Scalable] = self._poking(ours, self._scalables_by_workload.moved)
+        self.deployments = copies(DEPLOYMENTS, Scalable, ours, moved=moved)
+        self.leader_worker_sets = copies(LEADER_WORKER_SETS, Scalable, ours, moved=moved, optional=True)
         self.scalables = {  # the revisions' objects, by where their kind lives
             DEPLOYMENTS: self.deployments,
             LEADER_WORKER_SETS: self.leader_worker_sets,
@@ -119,19 +125,43 @@ class Store:
         self.revisions = copies(
             resources.CONTROLLER_REVISIONS, ControllerRevision, ours, moved=self._revisions_by_workload.moved
         )
-        self.pods = copies(resources.PODS, Pod, ours, moved=self._pods_by_revision.moved)
+        self.pods = copies(resources.PODS, Pod, ours, moved=self._poking(ours, self._pods_by_revision.moved))
         self.services = copies(resources.SERVICES, Service, "")
         self.horizontal_pod_autoscalers = copies(resources.HORIZONTAL_POD_AUTOSCALERS, Autoscaler, "")
         self.scaled_objects = copies(resources.SCALED_OBJECTS, Autoscaler, "", optional=True)
         self.targets = Targets(api, outages)
+        self.foreign_pods = ForeignPods(api, outages, namespaces)
         self._slices_by_service = Index[EndpointSlice, list[EndpointSlice]](resources.SERVICE_LABEL, _as_list)
         self.http_routes: Copies[HTTPRoute] = Copies()
         self.endpoint_slices: Copies[EndpointSlice] = Copies()
         if routes:
-            self.http_routes = copies(resources.HTTP_ROUTES, HTTPRoute, "", optional=True)
-            self.endpoint_slices = copies(
-                resources.ENDPOINT_SLICES, EndpointSlice, "", moved=self._slices_by_service.moved
+            self.http_routes = copies(
+                resources.HTTP_ROUTES, HTTPRoute, "", moved=self._poking("", _forget), optional=True
             )
+            self.endpoint_slices = copies(
+                resources.ENDPOINT_SLICES,
+                EndpointSlice,
+                "",
+                moved=self._poking(resources.SERVICE_LABEL, self._slices_by_service.moved),
+            )
+
+    def watch_closely(self, names: frozenset[GroupKey]) -> None:
+        """Changes of objects of these workloads, Services and routes cannot wait for the next tick either."""
+        self._close = names
+
+    def _poking(self, label: str, moved: Moved[T]) -> Moved[T]:
+        """`moved`, and a poke where the object is closely watched: by that label, or by its own name."""
+
+        def poke(before: T | None, after: T | None) -> None:
+            moved(before, after)
+            item = after if after is not None else before
+            if self._close and item is not None:
+                meta = item.metadata
+                name = (meta.labels or {}).get(label, "") if label else meta.name
+                if (meta.namespace, name) in self._close:
+                    self._changed()
+
+        return poke
 
     @property
     def copies(self) -> list[Watched[InferenceWorkload] | Watched[Scalable] | Watched[Pod]]:
@@ -156,6 +186,7 @@ class Store:
             for copy in self.copies:
                 group.create_task(copy.run())
             group.create_task(self.targets.run())
+            group.create_task(self.foreign_pods.run())
 
     def pods_by_revision(self) -> Mapping[GroupKey, list[Pod]]:
         """Pods by (namespace, owner revision)."""
@@ -164,6 +195,10 @@ class Store:
     def revisions_by_workload(self) -> Mapping[GroupKey, dict[str, ControllerRevision]]:
         """Stored revisions by (namespace, workload), by name."""
         return self._revisions_by_workload
+
+    def scalables_by_workload(self) -> Mapping[GroupKey, list[Scalable]]:
+        """The revisions' objects by (namespace, workload)."""
+        return self._scalables_by_workload
 
     def slices_by_service(self) -> Mapping[GroupKey, list[EndpointSlice]]:
         """EndpointSlices by (namespace, Service)."""
@@ -180,4 +215,8 @@ def _as_list(group: dict[str, T]) -> list[T]:
 
 
 def _nothing() -> None:
+    return None
+
+
+def _forget(before: object, after: object) -> None:
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from autoscaler.controller.phases import Phase, shortfall
 from autoscaler.controller.specs import Unresolved
@@ -42,6 +43,8 @@ class Facts:
     taking_over: bool  # a lower count waits until every object carries the new leader's epoch
     error: str | None  # why the count could not be written; worth another try
     stalled: tuple[str, str] | None  # what only a person can mend: reason and message
+    update: str | None = None  # the sentence that tells of the update
+    warning: str | None = None  # what the route will do to long answers
 
 
 def conditions(facts: Facts) -> tuple[ConditionReport, ...]:
@@ -61,13 +64,14 @@ def conditions(facts: Facts) -> tuple[ConditionReport, ...]:
             f"spec.replicas is {facts.spec.scaling.manual_replicas}: automatic scaling is off until it is removed",
             "Automatic",
         ),
+        _update_pending(facts),
         _flag(
-            "UpdatePending",
-            facts.record.update is not None,
-            "UpdatesNotAvailable",
-            f"the template asks for {facts.record.update}; this version does not roll updates out: "
-            f"{facts.record.current} goes on unchanged",
-            "UpToDate",
+            "Unverified",
+            facts.record.phase is RolloutPhase.UNVERIFIED,
+            "NeverServed",
+            f"{facts.record.current} became current at zero and has not served yet; {facts.record.previous} comes back "
+            "if it does not come up",
+            "Verified",
         ),
         _flag(
             "RecordRebuilt",
@@ -186,16 +190,46 @@ def _scaling_limited(facts: Facts) -> ConditionReport:
     return ConditionReport("ScalingLimited", Status.FALSE, "DesiredWithinRange")
 
 
+def _update_pending(facts: Facts) -> ConditionReport:
+    """True as long as the template asks for another revision than the current one."""
+    if facts.record.update is None:
+        return ConditionReport("UpdatePending", Status.FALSE, "UpToDate")
+    rollout = facts.record.rollout
+    reason = rollout.phase.value if rollout is not None else "Noticed"
+    message = facts.update or f"the template asks for {facts.record.update}"
+    return ConditionReport("UpdatePending", Status.TRUE, reason, message)
+
+
 def _reconciling(facts: Facts) -> ConditionReport:
     """kstatus: the object is Reconciling while it is not yet what the spec asks for."""
+    rollout = facts.record.rollout
+    if rollout is not None and rollout.phase is not RolloutPhase.FAILED:
+        return ConditionReport("Reconciling", Status.TRUE, rollout.phase.value, facts.update or "")
     moving = facts.phase in (Phase.CREATING, Phase.PENDING, Phase.INITIALIZING, Phase.RESUMING, Phase.STOPPING)
     return _flag("Reconciling", moving, facts.phase.value, facts.phase_message, "Settled")
 
 
+_PROGRESS: Final = {
+    RolloutPhase.QUEUED: "QuotaInsufficient",
+    RolloutPhase.STARTING: "RevisionScaling",
+    RolloutPhase.WARMING: "RevisionScaling",
+    RolloutPhase.SHIFTING: "TrafficShifting",
+    RolloutPhase.DRAINING: "TrafficShifting",
+    RolloutPhase.PAUSED: "RolloutPaused",
+}
+
+
 def _progressing(facts: Facts) -> ConditionReport:
-    """How far the revision has come, in a Deployment's words."""
+    """How far the newest revision has come, in a Deployment's words."""
+    rollout = facts.record.rollout
     if facts.record.phase is RolloutPhase.FAILED:
         return ConditionReport("Progressing", Status.FALSE, "ProgressDeadlineExceeded", facts.phase_message)
+    if rollout is not None:
+        going, message = _PROGRESS.get(rollout.phase), facts.update or ""
+        if going is not None:
+            return ConditionReport("Progressing", Status.TRUE, going, message)
+        why = rollout.reason.value if rollout.reason is not None else rollout.phase.value
+        return ConditionReport("Progressing", Status.FALSE, why, message)
     if facts.record.served_at is not None:
         return ConditionReport("Progressing", Status.TRUE, "RevisionAvailable", f"{facts.record.current} serves")
     if facts.grant.clipped:
@@ -206,6 +240,9 @@ def _progressing(facts: Facts) -> ConditionReport:
 def _stalled(facts: Facts) -> ConditionReport:
     if facts.stalled is not None:
         return ConditionReport("Stalled", Status.TRUE, *facts.stalled)
+    rollout = facts.record.rollout
+    if rollout is not None and rollout.phase is RolloutPhase.FAILED and rollout.reason is not None:
+        return ConditionReport("Stalled", Status.TRUE, rollout.reason.value, facts.update or "")
     return _flag(
         "Stalled",
         facts.record.phase is RolloutPhase.FAILED,

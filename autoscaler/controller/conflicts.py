@@ -11,7 +11,7 @@ from autoscaler.cluster.status import timestamp
 from autoscaler.controller import fights
 from autoscaler.controller.fights import Fight, Sight
 from autoscaler.controller.reporting import Trouble
-from autoscaler.controller.snapshot import Rival, Snapshot, Subject
+from autoscaler.controller.subject import Rival, Snapshot, Subject
 from autoscaler.model.workload import Mode, WorkloadKey
 
 REMEDY: Final = {

@@ -14,7 +14,6 @@ _EDGES: Mapping[tuple[str, Status], tuple[str, bool]] = {
     ("Fallback", Status.FALSE): ("MetricsRecovered", False),
     ("Paused", Status.TRUE): ("Paused", False),
     ("Paused", Status.FALSE): ("Resumed", False),
-    ("UpdatePending", Status.TRUE): ("RolloutBlocked", True),
     ("Conflict", Status.TRUE): ("ConflictDetected", True),
     ("TemplateInvalid", Status.TRUE): ("TemplateInvalid", True),
     ("ProjectDenied", Status.TRUE): ("ProjectDenied", True),

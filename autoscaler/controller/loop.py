@@ -76,26 +76,31 @@ class Loop:
 
     async def run(self) -> None:
         clock = asyncio.get_running_loop().time
-        due = clock()
+        due, again_in_s = clock(), None
         while not self._stopped:
             if self._synced():
                 self._poked.clear()
                 async with self._turn:
-                    await self._one()
+                    again_in_s = await self._one()
             due = min(next_due(due, clock(), self._tick_s), clock() + self._tick_s)  # the tick may be shorter now
+            again_at = math.inf if again_in_s is None else clock() + again_in_s
             await asyncio.sleep(POKE_GAP_S)
-            await self._wait(due - clock())
+            await self._wait(min(due, again_at) - clock())
 
-    async def _one(self) -> None:
+    async def _one(self) -> float | None:
+        """When to look again, where that cannot wait for the next tick."""
         if self._standing_by():
             self._cycle.rest()
             self._board.rest()
-            return
+            return None
         try:
-            self._board.take(await self._cycle.run())
+            report = await self._cycle.run()
         except Exception:  # a bug in one cycle; nothing was half-decided, the next one looks afresh
             log.exception("cycle.crashed")
             self._board.take(None)
+            return None
+        self._board.take(report)
+        return report.again_in_s
 
     async def _wait(self, timeout_s: float) -> None:
         try:

@@ -11,6 +11,7 @@ from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.report import Counts
 from autoscaler.model.resources import GPU, ResourceVector
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadSpec
+from rollouts import planner
 from rollouts.record import Phase as RolloutPhase
 from rollouts.record import Record
 
@@ -21,6 +22,7 @@ class Phase(StrEnum):
     INITIALIZING = "Initializing"
     RESUMING = "Resuming"
     RUNNING = "Running"
+    UPDATING = "Updating"  # nothing serves, and the update is on its way
     DEGRADED = "Degraded"
     STOPPING = "Stopping"
     STOPPED = "Stopped"
@@ -28,9 +30,29 @@ class Phase(StrEnum):
 
 
 def phase_of(
+    spec: WorkloadSpec,
+    record: Record,
+    counts: Counts,
+    decision: ScalingDecision,
+    grant: Grant,
+    update: str | None = None,
+    served_by_update: bool = False,
+) -> tuple[Phase, str]:
+    """The phase and its message. What there is to say of an update comes first; it changes the phase only where nothing
+    else serves."""
+    phase, message = _phase_of(spec, record, counts, decision, grant)
+    if update is None:
+        return phase, message
+    if served_by_update and counts.ready == 0:
+        return Phase.RUNNING, update
+    if phase in _NOT_SERVED and record.rollout is not None and planner.runs(record.rollout) is not None:
+        phase = Phase.UPDATING
+    return phase, f"{update}; {message}"
+
+
+def _phase_of(
     spec: WorkloadSpec, record: Record, counts: Counts, decision: ScalingDecision, grant: Grant
 ) -> tuple[Phase, str]:
-    """The phase and its message."""
     if spec.desired_phase is DesiredPhase.STOPPED:
         left = counts.ready + counts.starting + counts.terminating
         return (Phase.STOPPING, f"{left} pods left") if left else (Phase.STOPPED, "stopped by desiredPhase")
@@ -49,6 +71,7 @@ def phase_of(
     return _first_start(counts)
 
 
+_NOT_SERVED = (Phase.CREATING, Phase.PENDING, Phase.INITIALIZING, Phase.RESUMING, Phase.DEGRADED)
 _ZERO = {
     Rule.AT_ZERO: "wakes with the first waiting request",
     Rule.ACTIVATION_UNKNOWN: "the activation page or query says nothing",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from autoscaler.model.signal import Activation, WorkloadSignals
-from autoscaler.model.workload import ActivationQuery, ActivationSpec, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, TargetKey
 from autoscaler.signals.targets import ScrapeTarget
 
 
@@ -17,10 +17,10 @@ class Signals(Protocol):
     def effective_period_s(self) -> float:
         """Seconds between two pages of a pod."""
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         """Scrape exactly these pods from now on."""
 
-    def readings(self, now_s: float) -> Mapping[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> Mapping[TargetKey, WorkloadSignals]:
         """What is known of every target."""
 
 

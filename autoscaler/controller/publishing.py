@@ -19,7 +19,7 @@ from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL
 from autoscaler.cluster.status import NUMBERS_EVERY_S, StatusWriter, differs, render_conditions, timestamp
 from autoscaler.controller.reporting import Outcome, reason_text
-from autoscaler.controller.snapshot import Snapshot
+from autoscaler.controller.subject import Snapshot
 from autoscaler.model.decision import ScalingDecision, SignalInput
 from autoscaler.model.report import CycleReport, WorkloadReport
 from autoscaler.model.signal import Direction
@@ -139,7 +139,8 @@ def _meaning(report: WorkloadReport, workload: InferenceWorkload) -> tuple[objec
     conditions = tuple((each.type, each.status, each.reason) for each in report.conditions)
     quality = report.decision.quality if report.decision else None
     version = workload.metadata.resource_version
-    return (version, report.phase, report.scaling_mode, conditions, report.counts, report.revision, quality)
+    revisions = (report.revision, report.rollout_message, str(report.rollout.get("revisions")))
+    return (version, report.phase, report.scaling_mode, conditions, report.counts, revisions, quality)
 
 
 def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> dict[str, Any]:
@@ -169,6 +170,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
             "terminating": counts.terminating,
         },
         "signals": _signals(report.decision),
+        **report.rollout,
     }
     return status
 

@@ -15,8 +15,9 @@ from typing import Final
 
 import structlog
 
-from autoscaler.controller.snapshot import Snapshot, Subject, scrape_targets
-from autoscaler.model.workload import ScalingSpec, WorkloadKey
+from autoscaler.controller.snapshot import scrape_targets
+from autoscaler.controller.subject import Snapshot, Subject
+from autoscaler.model.workload import ScalingSpec, TargetKey, WorkloadKey
 from autoscaler.scaling.policy import PolicyState
 from autoscaler.scaling.warming import wanted_s, warmed
 from autoscaler.signals.aggregates import Labels, by_quantity, expression
@@ -182,7 +183,7 @@ async def _scraped_once(wanted: Wanted, kept: Kept, reader: RangeReader) -> Want
 
 async def _read(wanted: Wanted, kept: Kept, reader: RangeReader, end_s: int, offset_s: float) -> Past:
     """The moments until `end_s` of Prometheus's clock."""
-    targets = {key: target for key, (target, _) in wanted.items()}
+    targets: dict[TargetKey, ScrapeTarget] = {key: target for key, (target, _) in wanted.items()}
     step_s, pods = max(1, round(kept.interval_s)), sum(len(target.pods) for target in targets.values())
     quantities = len(by_quantity(sources_of(targets.values())))
     steps = _steps([scaling for _, scaling in wanted.values()], pods * 2 * quantities, step_s, kept.interval_s)

@@ -11,11 +11,13 @@ from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.status import (
     conditions_of,
 )
+from autoscaler.cluster.traffic.gatewayapi import Unusable
+from autoscaler.controller import updates
 from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
 from autoscaler.controller.phases import phase_of
-from autoscaler.controller.snapshot import Snapshot, Subject
 from autoscaler.controller.specs import Operator, Unresolved
+from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.foreign import Measure
 from autoscaler.model.quota import Domain
@@ -30,6 +32,7 @@ from autoscaler.model.report import (
 )
 from autoscaler.model.resources import ResourceVector, add, times
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadSpec
+from rollouts.invariants import Broken
 from rollouts.machine import HaveReplicas, Reason
 from rollouts.record import Record
 
@@ -55,13 +58,15 @@ class Outcome:
     scaled: HaveReplicas | None = None  # the count that was written
     reasons: tuple[Reason, ...] = ()
     trouble: Trouble | None = None
+    before: Record | None = None  # the record that this one replaced; None: nothing was saved
 
     def after(self, before: Outcome) -> Outcome:
         """Both as one: two steps of one workload may end within a cycle, and each has something to tell."""
         scaled = self.scaled or before.scaled
         if self.scaled is not None and before.scaled is not None:
             scaled = replace(self.scaled, seen=before.scaled.seen)
-        return replace(self, scaled=scaled, reasons=(*before.reasons, *self.reasons))
+        saved = before.before if before.before is not None else self.before
+        return replace(self, scaled=scaled, reasons=(*before.reasons, *self.reasons), before=saved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +82,22 @@ class Before:
         return self.desired.get(subject.key, stored)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a cycle knows of the workloads besides what it saw, decided and did."""
+
+    untrusted_for_s: Mapping[WorkloadKey, float]
+    rebuilt: Set[WorkloadKey]  # whose record was lost not long ago
+    waiting: Mapping[WorkloadKey, str]  # what an update waits for
+    frozen: Mapping[WorkloadKey, Broken]  # whose step would have broken an invariant
+
+
 def compose(
     seen: Snapshot,
     decisions: Mapping[WorkloadKey, ScalingDecision],
     grants: Mapping[WorkloadKey, Grant],
     outcomes: Mapping[WorkloadKey, Outcome],
-    untrusted_for_s: Mapping[WorkloadKey, float],
-    rebuilt: Set[WorkloadKey],
+    known: Known,
     told: Before,
     operator: Operator,
 ) -> CycleReport:
@@ -94,12 +108,11 @@ def compose(
             decisions[subject.key],
             grants[subject.key],
             outcomes[subject.key],
-            untrusted_for_s.get(subject.key, 0.0),
+            known,
             seen.patience_s,
-            subject.key in rebuilt,
             told.conditions.get(subject.key) or conditions_of(subject.workload),
             told.desired_of(subject),
-            _measures(subject) if operator.republish else {},
+            operator,
         )
         for subject in seen.subjects
     }
@@ -114,16 +127,16 @@ def _workload_report(
     decision: ScalingDecision,
     grant: Grant,
     outcome: Outcome,
-    untrusted_for_s: float,
+    known: Known,
     patience_s: float,
-    rebuilt: bool,
     before: Conditions,
     desired_before: int | None,
-    measures: Mapping[Measure, float],
+    operator: Operator,
 ) -> WorkloadReport:
-    spec, counts = subject.spec, _counts(subject, decision, grant, outcome)
-    phase, message = phase_of(spec, outcome.record, counts, decision, grant)
-    trouble = outcome.trouble
+    spec, counts, record = subject.spec, _counts(subject, decision, grant, outcome), outcome.record
+    update = updates.message(subject, record, known.waiting.get(subject.key))
+    phase, message = phase_of(spec, record, counts, decision, grant, update, updates.serves(subject, record))
+    trouble = outcome.trouble or _trouble(subject, known.frozen.get(subject.key))
     transient = trouble is not None and trouble.condition == "AbleToScale"
     facts = Facts(
         spec=spec,
@@ -133,9 +146,11 @@ def _workload_report(
         counts=counts,
         decision=decision,
         grant=grant,
-        untrusted_for_s=untrusted_for_s,
+        untrusted_for_s=known.untrusted_for_s.get(subject.key, 0.0),
         patience_s=patience_s,
-        rebuilt=rebuilt,
+        rebuilt=subject.key in known.rebuilt,
+        update=update,
+        warning=subject.traffic.warning,
         taking_over=Reason.TAKING_OVER in outcome.reasons,
         error=trouble.message if trouble is not None and transient else None,
         stalled=(trouble.condition, trouble.message) if trouble is not None and not transient else None,
@@ -157,7 +172,9 @@ def _workload_report(
         grant=grant,
         scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
         error=trouble.message if trouble else None,
-        measures=measures,
+        measures=_measures(subject) if operator.republish else {},
+        rollout_message=update,
+        rollout=updates.status(subject, record, update, operator.limits),
     )
     found_events = events(before, report, reason_text(decision))
     if spec.mode is Mode.OBSERVE and desired_before != decision.desired:
@@ -165,7 +182,26 @@ def _workload_report(
         found_events = (EventReport("RecommendationChanged", note), *found_events)
     if Reason.REVISION_CREATED in outcome.reasons:
         found_events = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *found_events)
+    if outcome.before is not None:
+        found_events = (*updates.events(outcome.before, record, update), *found_events)
+    if Reason.VERB_IGNORED in outcome.reasons:
+        verb = subject.verb
+        note = verb.problem if verb is not None and verb.problem else f"{record.handled!r} has nothing to act on"
+        found_events = (EventReport("VerbIgnored", note, warning=True), *found_events)
     return replace(report, events=found_events) if found_events else report
+
+
+def _trouble(subject: Subject, broken: Broken | None) -> Trouble | None:
+    """What keeps an update from going on, though no call failed."""
+    if broken is not None:
+        message = f"internal error: the next step would break {broken.invariant}, {broken.detail}; nothing is done"
+        return Trouble("Frozen", message)
+    route = subject.traffic.unusable
+    if route is None:
+        return None
+    if route.reason is Unusable.FOREIGN_MANAGER:
+        return Trouble("Conflict", route.message, reason="ForeignManager")
+    return Trouble("RouteUnusable", route.message, reason=route.reason.value)
 
 
 def _refusals(trouble: Trouble | None, before: Conditions) -> list[ConditionReport]:

@@ -2,125 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.owner import owned
-from autoscaler.cluster.resources import (
-    GROUP,
-    REVISION_LABEL,
-    WORKLOAD_LABEL,
-    WORKLOADS,
-    ControllerRevision,
-    Pod,
-    Resource,
-    Scalable,
-    TargetPod,
-)
-from autoscaler.cluster.scalable import Kind, is_live, serves
-from autoscaler.cluster.scalers import Scaler, Target, by_target
+from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL, Pod, TargetPod
+from autoscaler.cluster.scalable import is_live
+from autoscaler.cluster.scalers import by_target
 from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.targets import SeenTarget, Unseen
-from autoscaler.cluster.traffic import service as service_traffic
-from autoscaler.cluster.workloads import deployment
+from autoscaler.controller import revisions
+from autoscaler.controller.foreign import foreign
 from autoscaler.controller.kinds import kind_of, shape_of
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.specs import (
-    DEFAULT_POOL,
-    Resolver,
-    Unresolved,
-    demand_of_pods,
-    of_revision,
-    project_of,
-)
+from autoscaler.controller.revisions import Revisions
+from autoscaler.controller.rivals import claims_of, rival_of
+from autoscaler.controller.specs import DEFAULT_POOL, Resolver, Unresolved, demand_of_pods, project_of
+from autoscaler.controller.subject import NO_SERVICE, Coming, Snapshot, Subject, key_of
 from autoscaler.model.decision import Observation
-from autoscaler.model.quota import Domain, Hold
+from autoscaler.model.quota import Domain, Hold, Ledger
 from autoscaler.model.resources import ResourceVector, add, largest
 from autoscaler.model.signal import Activation, WorkloadSignals
-from autoscaler.model.workload import Mode, TargetSpec, WorkloadKey, WorkloadSpec
+from autoscaler.model.workload import Mode, RevisionKey, TargetKey, TargetSpec, WorkloadKey, WorkloadSpec
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
-from rollouts.machine import Observed, ObservedService
-from rollouts.rebuild import rebuild
+from autoscaler.signals.warmups import WarmUps
+from rollouts import intent, planner, verbs
+from rollouts.observed import Observed, ObservedHold, ObservedRevision
 from rollouts.record import Phase, Record
 from rollouts.revision import Revision
 
 KNATIVE_LABEL: Final = "serving.knative.dev/revision"  # on the Deployment that Knative makes of a revision
-_NO_SERVICE: Final = ObservedService("", False)
+Ledgers = Mapping[Domain, Ledger]
+Readings = Mapping[TargetKey, WorkloadSignals]
 log = structlog.get_logger()
-Rival = tuple[Scaler, Target]  # who scales the workload too, and by which object
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One workload as seen at this instant."""
-
-    key: WorkloadKey
-    workload: InferenceWorkload
-    spec: WorkloadSpec
-    stored: Record  # as the status has it
-    record: Record  # the same, or rebuilt where the status was lost
-    observed: Observed
-    observation: Observation
-    contents: Mapping[str, Mapping[str, Any]]  # identity by revision name
-    pods: tuple[PodAddress, ...]  # those that serve
-    there: Scalable | None = None  # the current revision's object
-    rival: Rival | None = None
-    kind: Kind = deployment.KIND  # of the current revision
-    follows: bool = True  # is what is seen how it is now?
-    priced: bool = True  # is it known what a replica is charged?
-    selector: str = ""  # of a target's pods
-
-    @property
-    def resource(self) -> Resource:
-        """Where the object that is scaled lives."""
-        target = self.spec.target
-        return Resource(target.api_version, target.resource, target.kind) if target else self.kind.resource
-
-    @property
-    def object_name(self) -> str | None:
-        if self.spec.target is not None:
-            return self.spec.target.name
-        return self.observed.current.name if self.observed.current is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All workloads at `at_s` (Unix seconds)."""
-
-    at_s: float
-    subjects: tuple[Subject, ...]  # sorted by key
-    unresolved: tuple[tuple[InferenceWorkload, Unresolved], ...]
-    patience_s: float  # a page may be missing this long before it is worth a word
-    leftovers: Mapping[Domain, tuple[Hold, ...]]  # of pods of ours that belong to no subject's current revision
-
-    @property
-    def others(self) -> Mapping[Domain, ResourceVector]:
-        """What the leftovers hold, by domain."""
-        return {domain: add(*(hold.vector for hold in holds)) for domain, holds in self.leftovers.items()}
-
-    def without(self, broken: Sequence[tuple[InferenceWorkload, Unresolved]]) -> Snapshot:
-        """The same, with these workloads left alone."""
-        gone = {_key(workload) for workload, _ in broken}
-        kept = tuple(subject for subject in self.subjects if subject.key not in gone)
-        return replace(self, subjects=kept, unresolved=(*self.unresolved, *broken))
-
-
-def take(store: Store, signals: Signals, activations: Activations, resolver: Resolver, now: float) -> Snapshot:
-    """Reads the copies, the readings and the activation pages; waits for nothing."""
+def take(
+    store: Store,
+    signals: Signals,
+    activations: Activations,
+    resolver: Resolver,
+    ledgers: Ledgers,
+    now: float,
+    warm_ups: WarmUps,
+) -> Snapshot:
+    """Reads the copies, the readings and the activation pages; waits for nothing. `ledgers`: as last confirmed."""
     readings = signals.readings(now)
     pods = store.pods_by_revision()
-    stored = store.revisions_by_workload()
     scalers = by_target(store.horizontal_pod_autoscalers.every(), store.scaled_objects.every())
-    claims = _claims(store.workloads.every())
+    claims = claims_of(store.workloads.every())
+    holds = _holds(ledgers)
     named: list[tuple[str, TargetSpec]] = []
     subjects: list[Subject] = []
     unresolved: list[tuple[InferenceWorkload, Unresolved]] = []
-    for workload in sorted(store.workloads.every(), key=_key):
+    for workload in sorted(store.workloads.every(), key=key_of):
         if workload.metadata.deletion_timestamp:
             continue  # the garbage collector takes what we own
         try:
@@ -128,52 +67,60 @@ def take(store: Store, signals: Signals, activations: Activations, resolver: Res
             if isinstance(spec, Unresolved):
                 unresolved.append((workload, spec))
                 continue
-            known = stored.get((spec.key.namespace, spec.key.name), {})
             activation = activations.state(spec.scaling.activation, now) if spec.scaling.activation else None
             kept = record_of(workload)
-            reading = readings.get(spec.key)
             if kept.current and ("/" in kept.current) != (spec.target is not None):
                 unresolved.append((workload, Unresolved("ScalingActive", "InvalidConfiguration", _SWITCHED)))
                 continue
             if spec.target is not None:
                 named.append((spec.key.namespace, spec.target))
-                found = _of_target(store, workload, spec, spec.target, kept, reading, activation, resolver)
+                found = _of_target(store, workload, spec, spec.target, kept, readings, activation, resolver)
                 if isinstance(found, Unresolved):
                     unresolved.append((workload, found))
                 if found is None or isinstance(found, Unresolved):
                     continue
                 subject = found
             else:
-                record = kept if kept.current else _rebuilt(store, workload, spec, known, pods, now)
-                newest = resolver.newest(workload, record.collision_count, known)
-                subject = _subject(store, workload, spec, (kept, record), newest, known, pods, reading, activation)
-            rival = _claimed(subject, claims) or (_rival(subject, scalers) if scalers else None)
+                own = holds.get(str(spec.key), ())
+                subject = _subject(store, workload, spec, kept, pods, own, readings, activation, resolver, now)
+                subject = _warmed(subject, warm_ups)
+            rival = rival_of(subject, claims, scalers)
             subjects.append(replace(subject, rival=rival) if rival else subject)
         except Exception as error:  # one odd object must not stop the others
             unresolved.append((workload, crashed(workload, error)))
+    others = foreign(store, resolver.operator, named)
     store.targets.keep(named)
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
-    leftovers = _leftovers(store, subjects, pods, resolver)
-    return Snapshot(now, tuple(subjects), tuple(unresolved), 3 * signals.effective_period_s + 2.0, leftovers)
+    leftovers = _leftovers(store, subjects, pods, holds, resolver)
+    patience_s = 3 * signals.effective_period_s + 2.0
+    return Snapshot(now, tuple(subjects), tuple(unresolved), patience_s, leftovers, others)
 
 
 def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
     """What is said of a workload that our own code could not work on; it stays as it is."""
-    log.error("workload.not_understood", workload=str(_key(workload)), exc_info=error)
+    log.error("workload.not_understood", workload=str(key_of(workload)), exc_info=error)
     message = f"internal error ({type(error).__name__}): the workload stays as it is; the log has more"
     return Unresolved("ScalingActive", "InternalError", message)
+
+
+def _holds(ledgers: Ledgers) -> dict[str, tuple[ObservedHold, ...]]:
+    """By owner."""
+    found: dict[str, tuple[ObservedHold, ...]] = {}
+    for (_, pool), ledger in ledgers.items():
+        for hold in ledger.holds:
+            found[hold.owner] = (*found.get(hold.owner, ()), ObservedHold(hold.revision, pool, hold.vector))
+    return found
 
 
 def _leftovers(
     store: Store,
     subjects: Sequence[Subject],
     pods: Mapping[tuple[str, str], Sequence[Pod]],
+    holds: Mapping[str, tuple[ObservedHold, ...]],
     resolver: Resolver,
 ) -> dict[Domain, tuple[Hold, ...]]:
-    """What pods of ours hold whose workload is being deleted, cannot be resolved, or has another current revision."""
-    counted = {
-        (subject.key.namespace, subject.observed.current.name) for subject in subjects if subject.observed.current
-    }
+    """What pods of ours hold whose workload is being deleted or cannot be resolved."""
+    counted = {(subject.key.namespace, name) for subject in subjects for name in subject.revisions.seen}
     held: dict[Domain, tuple[Hold, ...]] = {}
     for (namespace, revision), group in pods.items():
         stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
@@ -182,48 +129,108 @@ def _leftovers(
             continue
         leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
         demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
-        domain = (project_of(namespace, resolver.operator), DEFAULT_POOL)
         owner = str(WorkloadKey(namespace, (live[0].metadata.labels or {}).get(WORKLOAD_LABEL, "")))
+        there = next((hold for hold in holds.get(owner, ()) if hold.revision == revision), None)
+        domain = (project_of(namespace, resolver.operator), there.pool if there else DEFAULT_POOL)
         held[domain] = (*held.get(domain, ()), Hold(owner, revision, demand))
     return held
-
-
-def _key(workload: InferenceWorkload) -> WorkloadKey:
-    return WorkloadKey(workload.metadata.namespace, workload.metadata.name)
 
 
 def _subject(
     store: Store,
     workload: InferenceWorkload,
     spec: WorkloadSpec,
-    records: tuple[Record, Record],
-    identified: tuple[Revision, int],
-    known: Mapping[str, ControllerRevision],
+    stored: Record,
     pods: Mapping[tuple[str, str], list[Pod]],
-    signals: WorkloadSignals | None,
+    holds: tuple[ObservedHold, ...],
+    readings: Readings,
     activation: Activation | None,
+    resolver: Resolver,
+    now: float,
 ) -> Subject:
-    (stored, record), (newest, collisions) = records, identified
-    namespace = spec.key.namespace
+    known = store.revisions_by_workload().get(spec.key, {})
+    traffic = revisions.traffic(store, spec)
+    there = revisions.look(store, workload, known, pods, stored)
+    record = stored if stored.current else revisions.rebuilt(there, traffic, now)
+    newest, collisions = resolver.newest(workload, record.collision_count, known)
+    record = intent.heed_bounds(spec.rollout, newest.name, record)
     current = record.current or newest.name
-    own_pods = pods.get((namespace, current), [])
-    contents: dict[str, Mapping[str, Any]] = {name: each.data or {} for name, each in known.items()}
-    contents.setdefault(newest.name, newest.identity)
-    kind = kind_of(store, namespace, current, contents.get(current))
-    there = store.scalables[kind.resource].find(namespace, current)
-    seen = kind.observe(current, there, own_pods)
-    update_service = service_traffic.update_service_name(spec.service)
+    if newest.name not in there.contents:
+        there = replace(there, contents={**there.contents, newest.name: newest.identity})
+    there = revisions.counted(spec, there, current, readings)
+    seen = there.of(current)
     observed = Observed(
         newest=newest,
         collision_count=collisions,
         saved=frozenset(known),
-        current=seen,
-        service=service_traffic.observe(spec.service, store.services.find(namespace, spec.service)),
-        update_service=service_traffic.observe(update_service, store.services.find(namespace, update_service)),
+        current=seen.observed,
+        service=traffic.service,
+        update_service=traffic.update_service,
+        others=there.others(current),
+        route=traffic.route,
+        holds=holds,
+        per_replica=resolver.limited_demands(spec, there.contents, {current, newest.name, *there.seen}),
     )
-    if newest.name != current and current in contents:
-        spec = of_revision(spec, contents[current])
-    observation = Observation(
+    specs = {
+        name: spec if name == newest.name else resolver.of_revision(spec, name, there.contents.get(name))
+        for name in {current, *there.seen}
+    }
+    own = _bounded(specs[current], record)
+    return Subject(
+        spec.key,
+        workload,
+        own,
+        stored,
+        record,
+        observed,
+        _observation(own, record, seen.observed, readings.get(spec.key), activation),
+        seen.pods,
+        revisions=there,
+        traffic=traffic,
+        specs=specs,
+        coming=_coming(specs, record, there, readings),
+        verb=_verb(workload),
+        there=seen.there,
+        kind=kind_of(store, spec.key.namespace, current, there.contents.get(current)),
+        follows=store.follows(spec.key.namespace),
+    )
+
+
+def _warmed(subject: Subject, warm_ups: WarmUps) -> Subject:
+    """With how many replicas of the update have had their warm-up requests."""
+    rollout = subject.record.rollout
+    if rollout is None or subject.spec.rollout.warmup is None:
+        return subject
+    pods = subject.revisions.of(rollout.revision).pods
+    warm = warm_ups.warm(RevisionKey(subject.key, rollout.revision), pods)
+    others = (replace(each, warm=warm) if each.name == rollout.revision else each for each in subject.observed.others)
+    return replace(subject, observed=replace(subject.observed, others=tuple(others)))
+
+
+def _bounded(spec: WorkloadSpec, record: Record) -> WorkloadSpec:
+    """While an update is pending, the bounds that came with it are not the current revision's."""
+    bounds = record.bounds
+    scaling = spec.scaling
+    if bounds is None or (bounds.least, bounds.most) == (scaling.min_replicas, scaling.max_replicas):
+        return spec
+    bounded = replace(
+        scaling,
+        min_replicas=bounds.least,
+        max_replicas=bounds.most,
+        initial_replicas=min(scaling.initial_replicas, bounds.most),
+        activation_replicas=min(scaling.activation_replicas, bounds.most),
+    )
+    return replace(spec, scaling=bounded)
+
+
+def _observation(
+    spec: WorkloadSpec,
+    record: Record,
+    seen: ObservedRevision,
+    signals: WorkloadSignals | None,
+    activation: Activation | None,
+) -> Observation:
+    return Observation(
         applied=_applied(spec, record, seen.replicas),
         ready=seen.ready,
         starting=seen.starting,
@@ -232,21 +239,35 @@ def _subject(
         signals=signals if seen.ready else None,
         activation=activation or Activation.NOT_CONFIGURED,
     )
-    addresses = tuple(sorted((_address(pod) for pod in own_pods if serves(pod)), key=lambda each: each.name))
-    return Subject(
-        spec.key,
-        workload,
-        spec,
-        stored,
-        record,
-        observed,
-        observation,
-        contents,
-        addresses,
-        there,
-        kind=kind,
-        follows=store.follows(namespace),
+
+
+def _coming(specs: Mapping[str, WorkloadSpec], record: Record, there: Revisions, readings: Readings) -> Coming | None:
+    """The update and what its own pods show, once it takes traffic."""
+    rollout = record.rollout
+    if rollout is None or not rollout.served or planner.runs(rollout) is None:
+        return None
+    seen = there.of(rollout.revision).observed
+    if seen.replicas is None:
+        return None
+    spec = specs[rollout.revision]
+    signals = readings.get(RevisionKey(spec.key, rollout.revision))
+    observation = Observation(
+        applied=seen.replicas,
+        ready=seen.ready,
+        starting=seen.starting,
+        terminating=seen.terminating,
+        signals=signals if seen.ready else None,
     )
+    return Coming(spec, observation)
+
+
+def _verb(workload: InferenceWorkload) -> verbs.VerbRequest | None:
+    """What a person asks of the update; what cannot be understood is noted as handled, too, and told once."""
+    text = (workload.metadata.annotations or {}).get(verbs.ANNOTATION)
+    if not text:
+        return None
+    found = verbs.parse(text)
+    return found if isinstance(found, verbs.VerbRequest) else verbs.VerbRequest(None, "", text[: verbs.LONGEST], found)
 
 
 def _of_target(
@@ -255,7 +276,7 @@ def _of_target(
     spec: WorkloadSpec,
     target: TargetSpec,
     stored: Record,
-    signals: WorkloadSignals | None,
+    readings: Readings,
     activation: Activation | None,
     resolver: Resolver,
 ) -> Subject | Unresolved | None:
@@ -270,14 +291,6 @@ def _of_target(
     current = shape.observe(str(target), found.there, pods)
     record = stored if stored.current == current.name else Record()
     price = resolver.price(spec.uid, _price(shape.replicas(pods)))
-    observation = Observation(
-        applied=_applied(spec, record, current.replicas),
-        ready=current.ready,
-        starting=current.starting,
-        terminating=current.terminating,
-        signals=signals if current.ready else None,
-        activation=activation or Activation.NOT_CONFIGURED,
-    )
     newest = Revision(current.name, "", {})
     return Subject(
         spec.key,
@@ -285,10 +298,9 @@ def _of_target(
         replace(spec, per_replica=price or {}),
         stored,
         record,
-        Observed(newest, 0, frozenset(), current, _NO_SERVICE, _NO_SERVICE),
-        observation,
-        contents={},
-        pods=tuple(_address(pod) for pod in pods if shape.serves(pod)),
+        Observed(newest, 0, frozenset(), current, NO_SERVICE, NO_SERVICE),
+        replace(_observation(spec, record, current, readings.get(spec.key), activation), initialized=True),
+        pods=revisions.addressed(pod for pod in pods if shape.serves(pod)),
         there=found.there,
         follows=found.follows,
         priced=price is not None,
@@ -311,47 +323,6 @@ def _price(replicas: Sequence[Sequence[TargetPod]]) -> ResourceVector | None:
     return largest(add(*(pod.demand for pod in pods)) for pods in replicas) if replicas else None
 
 
-def _claims(workloads: Iterable[InferenceWorkload]) -> dict[Target, str]:
-    """The workload that may scale each target: the oldest that names it and does more than observe."""
-    oldest: dict[Target, tuple[str, str]] = {}
-    for each in workloads:
-        ref = each.spec.serving.target_ref if each.spec.serving else None
-        if ref is None or each.metadata.deletion_timestamp or each.spec.mode == Mode.OBSERVE:
-            continue
-        group = _group(ref.api_version or "")
-        target = Target(each.metadata.namespace, group, ref.kind or "", ref.name or "")
-        mine = (each.metadata.creation_timestamp or "", each.metadata.name)
-        oldest[target] = min(mine, oldest.get(target, mine))
-    return {target: name for target, (_, name) in oldest.items()}
-
-
-def _claimed(subject: Subject, claims: Mapping[Target, str]) -> Rival | None:
-    """Another workload that scales the target: an older one that names it too, or the one that made it."""
-    target = subject.spec.target
-    if target is None or subject.there is None:
-        return None
-    scaled = Target(subject.key.namespace, _group(target.api_version), target.kind, target.name)
-    owners = subject.there.metadata.owner_references or ()
-    made = next((each.name for each in owners if each.controller and each.kind == WORKLOADS.kind), None)
-    other = made or claims.get(scaled, subject.key.name)
-    return (Scaler(WORKLOADS.kind, other), scaled) if made or other != subject.key.name else None
-
-
-def _group(api_version: str) -> str:
-    group, slash, _ = api_version.partition("/")
-    return group if slash else ""
-
-
-def _rival(subject: Subject, scalers: Mapping[Target, Scaler]) -> Rival | None:
-    """Who scales the revision's object, or the workload itself: that would write spec.replicas and make it manual."""
-    namespace, name = subject.key
-    targets = [Target(namespace, GROUP, WORKLOADS.kind, name)]
-    if subject.object_name is not None:
-        resource = subject.resource
-        targets.append(Target(namespace, _group(resource.group_version), resource.kind, subject.object_name))
-    return next(((scalers[target], target) for target in targets if target in scalers), None)
-
-
 def _applied(spec: WorkloadSpec, record: Record, observed: int | None) -> int | None:
     """The count to start from: the one that we wrote. Where more is there, more: only data may lower it.
 
@@ -365,45 +336,58 @@ def _applied(spec: WorkloadSpec, record: Record, observed: int | None) -> int | 
     return record.replicas if held or record.phase is Phase.FAILED else max(record.replicas, observed)
 
 
-def _rebuilt(
-    store: Store,
-    workload: InferenceWorkload,
-    spec: WorkloadSpec,
-    known: Mapping[str, ControllerRevision],
-    pods: Mapping[tuple[str, str], list[Pod]],
-    now: float,
-) -> Record:
-    """The record of a workload whose status has none: rebuilt from its objects, or empty for a new workload."""
-    namespace = spec.key.namespace
-    names = [name for name, each in known.items() if owned(workload, each.metadata)]
-    kinds = {name: kind_of(store, namespace, name, known[name].data) for name in sorted(names)}
-    there = [
-        kind.observe(name, store.scalables[kind.resource].find(namespace, name), pods.get((namespace, name), []))
-        for name, kind in kinds.items()
-    ]
-    selected = service_traffic.observe(spec.service, store.services.find(namespace, spec.service)).selects
-    return rebuild(there, selected, now) or Record()
-
-
-def _address(pod: Pod) -> PodAddress:
-    meta = pod.metadata
-    return PodAddress(meta.name, meta.uid, pod.status.pod_ip or "", meta.creation_timestamp or "")
-
-
-def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[WorkloadKey, ScrapeTarget]:
-    """The pods to scrape: those that serve, where a signal or what is republished needs them."""
-    targets = {}
+def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[TargetKey, ScrapeTarget]:
+    """The pods to scrape: those that serve, where a signal, an update, or what is republished needs them."""
+    targets: dict[TargetKey, ScrapeTarget] = {}
     for subject in snapshot.subjects:
-        serving, signals = subject.spec.serving, subject.spec.scaling.signals
-        if subject.pods and (signals or republish):
-            current = subject.observed.current
-            targets[subject.key] = ScrapeTarget(
-                serving.metrics_port,
-                serving.metrics_path,
-                serving.engine,
-                signals,
-                subject.pods,
-                republish,
-                current.name if current else "",
-            )
+        spec, current = subject.spec, subject.observed.current
+        if subject.pods and (spec.scaling.signals or republish or subject.updating):
+            name = current.name if current else ""
+            targets[subject.key] = _target(spec, subject.pods, republish, name, subject.updating)
+        if not subject.updating:
+            continue
+        for name, each in subject.revisions.seen.items():
+            if each.pods and current is not None and name != current.name:
+                targets[RevisionKey(subject.key, name)] = _target(subject.specs[name], each.pods, False, name, True)
     return targets
+
+
+def updates(snapshot: Snapshot) -> frozenset[RevisionKey]:
+    """The updates that there are."""
+    return frozenset(
+        RevisionKey(each.key, each.record.rollout.revision)
+        for each in snapshot.subjects
+        if each.record.rollout is not None
+    )
+
+
+def busy(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+    """Namespace, and name of workload, Service or route, of all that an update waits for."""
+    names = (
+        (each.key.namespace, name)
+        for each in snapshot.subjects
+        if each.changing
+        for name in (
+            each.key.name,
+            each.traffic.service.name,
+            each.traffic.update_service.name,
+            each.spec.route.name if each.spec.route is not None else each.key.name,
+        )
+    )
+    return frozenset(names)
+
+
+def _target(
+    spec: WorkloadSpec, pods: tuple[PodAddress, ...], republish: bool, revision: str, counters: bool
+) -> ScrapeTarget:
+    serving, signals = spec.serving, spec.scaling.signals
+    return ScrapeTarget(
+        serving.metrics_port,
+        serving.metrics_path,
+        serving.engine,
+        signals,
+        pods,
+        republish,
+        revision,
+        counters=counters,
+    )

@@ -6,18 +6,20 @@ that says which condition to show, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Serving, Spec, unix_seconds
+from autoscaler.cluster.inferenceworkload import Autoscaling, InferenceWorkload, Rollout, Serving, Spec, unix_seconds
 from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.scalable import digest_of
+from autoscaler.controller.rollout_specs import pools_of, rollout_of, route_of
 from autoscaler.controller.signal_specs import Names, activation_of, signals_of
+from autoscaler.model import rollout
 from autoscaler.model.quota import Domain
-from autoscaler.model.resources import ResourceVector, add, pod_demand, times
+from autoscaler.model.resources import EMPTY, ResourceVector, add, pod_demand, times
 from autoscaler.model.workload import (
     DesiredPhase,
     Engine,
@@ -35,7 +37,7 @@ from autoscaler.signals.engines import ENGINES, METRICS_PATH
 from autoscaler.signals.queries import NamedQuery
 from rollouts.revision import Revision, carried_annotations, identify, identity_of
 
-DEFAULT_POOL: Final = "default"
+DEFAULT_POOL: Final = rollout.DEFAULT_POOL
 _NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size", "a whole targetRef")
 KNATIVE: Final = "serving.knative.dev/"
 
@@ -49,7 +51,9 @@ class Operator:
     defaults: Spec = field(default_factory=Spec)
     kpa: KpaParameters = field(default_factory=KpaParameters)
     projects: Mapping[str, str] = field(default_factory=dict)  # namespace -> project
-    limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)
+    limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)  # of each project in every node pool
+    node_pools: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {DEFAULT_POOL: {}})  # labels of nodes
+    project_pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # in order; those not in it: default
     pages: frozenset[str] = frozenset()  # names of activation pages
     ceiling_replicas: int | None = None
     queries: Mapping[str, NamedQuery] = field(default_factory=dict)  # of the configuration, by name
@@ -84,6 +88,8 @@ class Resolver:
         self._known: dict[str, tuple[int, WorkloadSpec | Unresolved]] = {}  # by uid
         self._newest: dict[str, tuple[object, tuple[Revision, int]]] = {}  # by uid: made from what, and what it is
         self._prices: dict[str, ResourceVector] = {}  # by uid: of a target's replica, as last seen
+        self._made_of: dict[str, dict[str, tuple[WorkloadSpec, WorkloadSpec]]] = {}  # by uid and revision: from, to
+        self._limited = _limited(operator)
 
     def resolve(self, workload: InferenceWorkload) -> WorkloadSpec | Unresolved:
         meta = workload.metadata
@@ -109,6 +115,30 @@ class Resolver:
             known = self._newest[meta.uid] = (made_from, (newest, collisions))
         return known[1]
 
+    def of_revision(self, spec: WorkloadSpec, name: str, content: Mapping[str, Any] | None) -> WorkloadSpec:
+        """The spec with what that revision is made of: a template edit changes neither port nor price of what runs."""
+        if content is None:
+            return spec
+        known = self._made_of.setdefault(spec.uid, {})
+        if name not in known or known[name][0] is not spec:
+            known[name] = (spec, of_revision(spec, content, self.operator.defaults.serving))
+        return known[name][1]
+
+    def limited_demands(
+        self, spec: WorkloadSpec, contents: Mapping[str, Mapping[str, Any]], names: Iterable[str]
+    ) -> dict[str, ResourceVector]:
+        """What one replica of each of these revisions takes of the project's limited resources; the unknown are left
+        out."""
+        limited = self._limited.get(spec.project, frozenset())
+        if not limited:
+            return dict.fromkeys(names, EMPTY)
+        found: dict[str, ResourceVector] = {}
+        for name in names:
+            if name in contents:
+                whole = self.of_revision(spec, name, contents[name]).per_replica
+                found[name] = {each: amount for each, amount in whole.items() if each in limited}
+        return found
+
     def price(self, uid: str, seen: ResourceVector | None) -> ResourceVector | None:
         """Of a replica of a target: what its pods show, else showed last; None where none was seen yet."""
         if seen is not None:
@@ -117,7 +147,7 @@ class Resolver:
 
     def forget_all_but(self, uids: Set[str]) -> None:
         """Drops what is remembered of deleted workloads."""
-        for memory in (self._known, self._newest, self._prices):
+        for memory in (self._known, self._newest, self._prices, self._made_of):
             for uid in memory.keys() - uids:
                 del memory[uid]
 
@@ -142,9 +172,19 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
     if (_group_of(serving) is None and target is None) or serving.port is None:
         raise _Wrong("TemplateInvalid", "Incomplete", f"spec.serving needs {' or '.join(_NEEDED)}, and port")
     service = spec.traffic.service if spec.traffic else None
+    route = route_of(spec.traffic.http_route) if spec.traffic and target is None else None
+    project = _project(spec.project, meta.namespace, operator)
+    pools = pools_of(spec.node_pools, project, operator.project_pools, operator.node_pools)
     mode = Mode(spec.mode or defaults.mode or Mode.ACTIVE)
     if mode is Mode.OBSERVE and target is None:
         raise ValueError("spec.mode is observe, which needs spec.serving.targetRef; allowed here: active, paused")
+    scaling = _scaling(
+        _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling),
+        spec.replicas,
+        operator,
+        WorkloadKey(meta.namespace, meta.name),
+        Engine(serving.engine or Engine.AUTO),
+    )
     return WorkloadSpec(
         key=WorkloadKey(meta.namespace, meta.name),
         uid=meta.uid,
@@ -152,23 +192,20 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
         created_at=unix_seconds(meta.creation_timestamp) if meta.creation_timestamp else 0.0,
         desired_phase=DesiredPhase(spec.desired_phase or defaults.desired_phase or DesiredPhase.RUNNING),
         mode=mode,
-        project=_project(spec.project, meta.namespace, operator),
-        node_pool=DEFAULT_POOL,
+        project=project,
+        node_pool=pools[0],
         priority=Priority(spec.priority or defaults.priority or Priority.VERY_HIGH),
         serving=_serving(serving, serving.port),
-        scaling=_scaling(
-            _autoscaling(spec.autoscaling or Autoscaling(), defaults.autoscaling),
-            spec.replicas,
-            operator,
-            WorkloadKey(meta.namespace, meta.name),
-            Engine(serving.engine or Engine.AUTO),
-        ),
+        scaling=scaling,
         per_replica=_demand(serving),
         service=service or meta.name,
         own_service=service is None or service == meta.name,
         orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
         initialization_timeout_s=None if target else serving.initialization_timeout_seconds,
         target=target,
+        rollout=rollout_of(_rollout(spec.rollout or Rollout(), defaults.rollout), scaling, pools, route is not None),
+        route=route,
+        request_timeout_s=serving.request_timeout_seconds if route is not None else None,
     )
 
 
@@ -212,6 +249,12 @@ def _autoscaling(own: Autoscaling, default: Autoscaling | None) -> Autoscaling:
         elif own.min_replicas is None:
             whole = msgspec.structs.replace(whole, min_replicas=most)
     return whole
+
+
+def _rollout(own: Rollout, default: Rollout | None) -> Rollout:
+    """Merged, but a warm-up is one request: its path, body and number are taken together."""
+    whole = merged(own, default)
+    return msgspec.structs.replace(whole, warmup=own.warmup) if own.warmup is not None else whole
 
 
 def project_of(namespace: str, operator: Operator) -> str:
@@ -281,12 +324,23 @@ def demand_of_pods(identity: Mapping[str, Any], leaders: int, workers: int) -> R
     return add(times(leader, leaders), times(worker, workers))
 
 
-def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any]) -> WorkloadSpec:
-    """The spec with what the running revision is made of: a template edit changes neither its port nor its price."""
-    serving = msgspec.convert(identity, Serving)
-    if _group_of(serving) is None or serving.port is None:
+def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any], default: Serving | None) -> WorkloadSpec:
+    """The spec with what is served by that content; as it is where the content cannot be read."""
+    try:
+        serving = merged(msgspec.convert(identity, Serving), default)
+        if _group_of(serving) is None or serving.port is None:
+            return spec
+        return replace(spec, serving=_serving(serving, serving.port), per_replica=_demand(serving))
+    except (ValueError, _Wrong):
         return spec
-    return replace(spec, serving=_serving(serving, serving.port), per_replica=_demand(serving))
+
+
+def _limited(operator: Operator) -> dict[str, frozenset[str]]:
+    """Names of the resources that a project has a limit for, in any of its node pools."""
+    found: dict[str, frozenset[str]] = {}
+    for (project, _), limit in operator.limits.items():
+        found[project] = found.get(project, frozenset()) | limit.keys()
+    return found
 
 
 def _serving(serving: Serving, port: int) -> ServingSpec:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from autoscaler.controller.snapshot import Snapshot, Subject
+from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey
 from rollouts import machine, target
-from rollouts.machine import ObservedRevision, Step
+from rollouts.machine import Step
+from rollouts.observed import Limits, ObservedRevision
 
 LATE_WRITE_MOST_S: Final = 60.0  # kube-apiserver ends a request by then (--request-timeout)
 
@@ -30,7 +31,9 @@ def fences(seen: Snapshot, contested: frozenset[WorkloadKey], before: Fences | N
     record is not lowered, so that the quota knows of the most that may arrive.
     """
     ours = [each for each in seen.subjects if each.key not in contested]
-    unstamped = sum(1 for each in ours if each.spec.target is None and _carries_another(each.observed.current, epoch))
+    unstamped = sum(
+        _carries_another(revision, epoch) for each in ours if each.spec.target is None for revision in _objects(each)
+    )
     known = before.late_until if before is not None and before.epoch == epoch else {}
     late = {
         each.key: known.get(each.key, seen.at_s + LATE_WRITE_MOST_S)
@@ -44,13 +47,28 @@ def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
     """The next step of one workload that nobody else scales."""
     if subject.spec.target is not None:
         return _step_of_target(subject, granted, fence, now)
+    return machine.step(limits_of(subject, fence), subject.record, subject.observed, granted, now)
+
+
+def limits_of(subject: Subject, fence: Fences | None = None) -> Limits:
+    """The workload's numbers. `fence` None: for what is only asked."""
     spec = subject.spec
     # what became ready while the API server was away is not too late for its time-out, nor proof that less will do
     timeout_s = spec.initialization_timeout_s if subject.follows else None
-    stopped = spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0
-    may_lower = fence.unstamped == 0 and subject.follows
-    limits = machine.Limits(spec.scaling.initial_replicas, timeout_s, stopped, fence.epoch, may_lower)
-    return machine.step(limits, subject.record, subject.observed, granted, now)
+    return Limits(
+        initial_replicas=spec.scaling.initial_replicas,
+        initialization_timeout_s=timeout_s,
+        stopped=spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0,
+        epoch=fence.epoch if fence is not None else None,
+        may_lower=fence is None or (fence.unstamped == 0 and subject.follows),
+        rollout=replace(spec.rollout, paused=spec.rollout.paused or spec.mode is Mode.PAUSED),
+        verb=subject.verb,
+    )
+
+
+def _objects(subject: Subject) -> tuple[ObservedRevision, ...]:
+    observed = subject.observed
+    return (observed.current, *observed.others) if observed.current is not None else observed.others
 
 
 def _step_of_target(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
@@ -66,5 +84,5 @@ def _step_of_target(subject: Subject, granted: int, fence: Fences, now: float) -
     return target.step(limits, subject.record, seen, granted, now)
 
 
-def _carries_another(seen: ObservedRevision | None, epoch: int) -> bool:
-    return seen is not None and seen.replicas is not None and seen.epoch != epoch
+def _carries_another(seen: ObservedRevision, epoch: int) -> bool:
+    return seen.replicas is not None and seen.epoch != epoch

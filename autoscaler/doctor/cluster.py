@@ -26,12 +26,12 @@ _OWN: Final = ("get", "list", "watch", "create", "patch")
 RIGHTS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     (GROUP, "inferenceworkloads", ("get", "list", "watch")),
     (GROUP, "inferenceworkloads/status", ("patch",)),
-    ("apps", "deployments", _OWN),
+    ("apps", "deployments", (*_OWN, "delete")),
     ("apps", "deployments/scale", ("get", "patch")),
-    ("leaderworkerset.x-k8s.io", "leaderworkersets", _OWN),
+    ("leaderworkerset.x-k8s.io", "leaderworkersets", (*_OWN, "delete")),
     ("leaderworkerset.x-k8s.io", "leaderworkersets/scale", ("get", "patch")),
-    ("apps", "controllerrevisions", ("get", "list", "watch", "create")),
-    ("", "pods", _READ),
+    ("apps", "controllerrevisions", ("get", "list", "watch", "create", "delete")),
+    ("", "pods", (*_READ, "delete")),
     ("", "services", _OWN),
     ("gateway.networking.k8s.io", "httproutes", ("get", *_READ, "patch")),
     ("discovery.k8s.io", "endpointslices", ("list", "watch")),
@@ -40,6 +40,7 @@ RIGHTS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("events.k8s.io", "events", ("create",)),
 )
 LEASE_RIGHTS: Final = ("create", "get", "patch")
+LEDGER_RIGHTS: Final = ("get", "list", "create", "update")  # in the Lease's namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ def rights(namespaces: Sequence[str], lease: Lease, targets: Sequence[tuple[str,
         Right("coordination.k8s.io", "leases", verb, lease.namespace, "" if verb == "create" else lease.name)
         for verb in LEASE_RIGHTS
     ]
-    return needed + leases
+    ledgers = [Right(GROUP, "quotaledgers", verb, lease.namespace) for verb in LEDGER_RIGHTS]
+    return needed + leases + ledgers
 
 
 async def check_rights(

@@ -101,7 +101,7 @@ def _look(
         return Finding(Level.ERROR, CHECK, subject, f"{spec.reason}: {spec.message}", fix)
     current = workload.status.current_revision if workload.status else None
     if content := contents.get((meta.namespace, current or "")):
-        spec = of_revision(spec, content)
+        spec = of_revision(spec, content, None)
     if not spec.scaling.signals:
         return Finding(Level.OK, CHECK, subject, "has a fixed size: nothing is measured")
     own = [pod for pod in pods if _is_of(pod, workload)] if theirs is None else theirs

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from autoscaler.model.resources import ResourceVector, add
 
 Domain = tuple[str, str]  # project, node pool
+MAX_HOLDS: Final = 2_000  # of one ledger, as its CRD allows
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from autoscaler.model.decision import Grant, ScalingDecision
 from autoscaler.model.foreign import Measure
@@ -71,6 +72,8 @@ class WorkloadReport:
     scaled: tuple[int, int] | None = None  # (from, to), where a count was written
     error: str | None = None  # why the step could not be carried out
     measures: Mapping[Measure, float] = field(default_factory=dict)  # empty where nothing is republished
+    rollout_message: str | None = None  # of the update, a sentence; None where there is none
+    rollout: Mapping[str, Any] = field(default_factory=dict)  # what the status tells of all revisions
 
     def condition(self, kind: str) -> ConditionReport | None:
         return next((each for each in self.conditions if each.type == kind), None)
@@ -95,3 +98,4 @@ class CycleReport:
     duration_s: float = 0.0
     workloads: Mapping[WorkloadKey, WorkloadReport] = field(default_factory=dict)
     quota: tuple[QuotaReport, ...] = ()
+    again_in_s: float | None = None  # an update wants to be looked at before the next tick

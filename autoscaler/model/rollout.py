@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+DEFAULT_POOL: Final = "default"  # every node
 
 
 class WhenQuotaShort(StrEnum):
@@ -51,6 +54,6 @@ class RolloutSpec:
     warmup: WarmUpSpec | None = None
     drain_timeout_s: float = 300.0
     drain_quiet_s: float = 5.0
-    node_pools: tuple[str, ...] = ("default",)  # in order of preference
+    node_pools: tuple[str, ...] = (DEFAULT_POOL,)  # in order of preference
     paused: bool = False
     revision_history_limit: int = 3  # revisions kept beside those that are in use

@@ -131,6 +131,23 @@ class Activation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestCounts:
+    """What the serving pods of one revision show of their requests, in Unix seconds of the daemon's clock.
+
+    An instant is that of the page that first showed something: it happened between that page and the one before. The
+    fields are those of `rollouts.observed.ObservedRevision`, where they are explained; `supported` says why there may
+    be none.
+    """
+
+    in_flight: int | None = None  # running and waiting, over all pods; None: not known of every one
+    last_request_at: float | None = None  # a page first showed a request that had begun since the page before it
+    counted_at: float | None = None  # counters and requests in flight of every pod are known up to then
+    counted_from: float = 0.0  # and from then on without a gap; 0.0: since the pods began
+    busy_at: float | None = None  # the newest page that showed a request in flight, or one that had come or ended
+    supported: bool = True  # False: the pages read so far are of no engine that shows requests, so none will come
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadSignals:
     """The readings of one workload: those its policy asked for, and ACTIVITY."""
 
@@ -138,3 +155,4 @@ class WorkloadSignals:
     activity: Reading  # running + waiting + finished since the previous page: 0.0 and FRESH is proof of idleness
     engine: str = ""  # as detected from the page; "" while unknown
     measures: Mapping[Measure, float] = field(default_factory=dict)  # to republish; what nobody measured is missing
+    requests: RequestCounts | None = None  # None: nobody asked for them

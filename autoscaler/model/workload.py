@@ -20,6 +20,35 @@ class WorkloadKey(NamedTuple):
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def workload(self) -> WorkloadKey:
+        return self
+
+
+class RevisionKey(NamedTuple):
+    """Names one revision of a workload, where its pods are looked at beside those of the current one.
+
+    It is never the key of a workload. Sort mixed keys by `str`.
+    """
+
+    workload: WorkloadKey
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.workload} {self.revision}"
+
+    @property
+    def namespace(self) -> str:
+        return self.workload.namespace
+
+    @property
+    def name(self) -> str:
+        """Of the workload."""
+        return self.workload.name
+
+
+TargetKey = WorkloadKey | RevisionKey
+
 
 class DesiredPhase(StrEnum):
     RUNNING = "Running"

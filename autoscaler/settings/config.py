@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -16,35 +16,27 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from autoscaler.model.aliases import ALIASES
 from autoscaler.model.signal import Signal
-from autoscaler.model.workload import Engine, Mode, Priority, Protocol
-from autoscaler.settings.autoscaling import METRIC, Autoscaling, Policy
+from autoscaler.settings.defaults import Defaults
+from autoscaler.settings.projects import POOLS_MAX, NodePool, Project, misnamed_pools
 from autoscaler.settings.prometheus import MOST_QUERIES, NamedQuery, Prometheus, QueryName
-from autoscaler.settings.rules import SHAPE_ONLY, Refusal, broken_rules
+from autoscaler.settings.rules import Refusal, broken_rules
 from autoscaler.settings.scalars import (
     DNS_1035,
     DNS_1123,
-    Amount,
-    Count,
+    DnsName,
     Duration,
     PageUrl,
+    Percent,
     Port,
     Positive,
-    Seconds,
     Size,
-    Threshold,
     refused,
 )
 from autoscaler.settings.section import Section, without_nulls
-from autoscaler.settings.serving import KNATIVE, ApiVersion, KindName, PagePath
-from autoscaler.settings.workload import DeletionPolicy
+from autoscaler.settings.serving import KNATIVE, ApiVersion, KindName
 
 ENVIRONMENT_PREFIX: Final = "TIDEGATE__"  # two underscores: a Service named tidegate injects TIDEGATE_PORT=tcp://…
-RESOURCE_NAME: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-
-DnsName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
-ResourceName = Annotated[str, Field(pattern=RESOURCE_NAME, max_length=253)]
 LeaseName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
-Percent = Annotated[float, Field(strict=True, ge=1, le=100)]
 
 
 def _address(text: str) -> str:
@@ -55,12 +47,6 @@ def _address(text: str) -> str:
             f"value {text!r} is no IP address; allowed: an address such as 0.0.0.0, 127.0.0.1 or ::"
         ) from None
     return text
-
-
-def _not_empty(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names:
-        raise refused("the list is empty; allowed: one or more namespaces")
-    return names
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -164,58 +150,6 @@ class LeaderElection(Section):
         return self
 
 
-class MetricsDefaults(Section):
-    port: Port | None = None
-    """null is the serving port."""
-    path: PagePath | None = None
-    """null is the path of the engine."""
-
-
-class ServingDefaults(Section):
-    protocol: Protocol = Protocol.HTTP
-    metrics: MetricsDefaults = MetricsDefaults()
-    engine: Engine = Engine.AUTO
-    initialization_timeout_seconds: Positive | None = None
-    """null is no limit."""
-
-
-_RULES_FOR_DEFAULTS: Final = frozenset({"maxReplicas", "metric", "metricThreshold"})
-
-
-class AutoscalingDefaults(Section):
-    """As in the workload; what is null here follows from the other numbers as described there."""
-
-    min_replicas: Count = 1
-    max_replicas: Positive | None = None
-    initial_replicas: Count | None = None
-    activation_replicas: Positive | None = None
-    metric: Annotated[str, Field(pattern=METRIC, max_length=128)] | None = None
-    metric_threshold: Threshold | None = None
-    metric_threshold_percentage: Percent = 70.0
-    scale_to_zero_retention_seconds: Seconds = 0
-    scale_down_delay_seconds: Seconds = 0
-    policy: Policy = Policy.KPA
-
-    @model_validator(mode="after")
-    def _keeps_the_rules_of_workloads(self) -> Self:
-        """What the operator wrote must be a range with a metric. The other rules depend on the workload."""
-        written = self.model_dump(by_alias=True, exclude_unset=True)
-        refusals = Autoscaling.model_validate(written, context=SHAPE_ONLY).refusals()
-        if broken := [refusal for refusal in refusals if refusal.field in _RULES_FOR_DEFAULTS]:
-            raise broken_rules(broken)
-        return self
-
-
-class Defaults(Section):
-    """What a workload gets where it says nothing. Same names and places as in its spec."""
-
-    mode: Literal[Mode.ACTIVE, Mode.PAUSED] = Mode.ACTIVE
-    priority: Priority = Priority.VERY_HIGH
-    serving: ServingDefaults = ServingDefaults()
-    autoscaling: AutoscalingDefaults = AutoscalingDefaults()
-    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
-
-
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
@@ -235,24 +169,6 @@ class Kpa(Section):
     """At most this times the ready replicas, per decision."""
     max_scale_down_rate: Annotated[float, Field(strict=True, gt=1)] = 2.0
     """At least the ready replicas divided by this, per decision."""
-
-
-class Limits(Section):
-    """Per node pool; the only pool is default."""
-
-    default: Annotated[Mapping[ResourceName, Amount], Field(max_length=16)] = {}
-    """Resource to quantity, e.g. nvidia.com/gpu: 12. Resources that are not named are not limited."""
-
-
-class Quota(Section):
-    limits: Limits = Limits()
-
-
-class Project(Section):
-    """An owner of GPUs. A namespace of no project is a project of its own, without limit."""
-
-    namespaces: Annotated[tuple[DnsName, ...], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
-    quota: Quota = Quota()
 
 
 class ActivationPage(Section):
@@ -325,6 +241,8 @@ class Config(BaseSettings):
     defaults: Defaults = Defaults()
     kpa: Kpa = Kpa()
     projects: Mapping[DnsName, Project] = {}
+    node_pools: Annotated[Mapping[DnsName, NodePool], Field(max_length=POOLS_MAX)] = {}
+    """Parts of the cluster by name, beside default, which is every node."""
     activation_pages: Mapping[DnsName, ActivationPage] = {}
     """Pages that show waiting requests of workloads at 0 replicas, by the name that workloads use."""
     queries: Annotated[Mapping[QueryName, NamedQuery], Field(max_length=MOST_QUERIES)] = {}
@@ -346,6 +264,12 @@ class Config(BaseSettings):
                     says = f"namespace {namespace} is in project {other} already; allowed: one project per namespace"
                     broken.append(Refusal(f"projects.{project}.namespaces", says))
         if broken:
+            raise broken_rules(broken)
+        return self
+
+    @model_validator(mode="after")
+    def _node_pools_are_known(self) -> Self:
+        if broken := list(misnamed_pools(self.projects, self.node_pools)):
             raise broken_rules(broken)
         return self
 

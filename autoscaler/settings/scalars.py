@@ -33,6 +33,8 @@ INT32_MAX: Final = 2**31 - 1
 Count = Annotated[int, Field(strict=True, ge=0, le=INT32_MAX)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=INT32_MAX)]
 Seconds = Annotated[int, Field(strict=True, ge=0, le=3600)]
+Percent = Annotated[float, Field(strict=True, ge=1, le=100)]
+DnsName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 _THRESHOLD_LENGTH: Final = 32

@@ -19,7 +19,7 @@ from autoscaler.model.workload import DesiredPhase, Engine, Mode, Priority
 from autoscaler.settings.autoscaling import Autoscaling
 from autoscaler.settings.rollout import HttpRoute, Rollout, Traffic
 from autoscaler.settings.rules import Rule, Ruled
-from autoscaler.settings.scalars import DNS_1123, Count
+from autoscaler.settings.scalars import DNS_1123, Count, DnsName
 from autoscaler.settings.serving import Serving
 from autoscaler.settings.status import WorkloadStatus
 
@@ -27,8 +27,6 @@ API_VERSION: Final = "tidegate.dev/v1alpha1"
 NAME_MAX: Final = 39  # a StatefulSet above 52 characters cannot create pods, and a revision adds 9
 
 NODE_POOLS_MAX: Final = 8
-
-PoolName = Annotated[str, Field(pattern=DNS_1123, max_length=63)]
 
 _OF_ENGINES: Final = [signal for signal in Signal if signal not in GPU_SIGNALS]
 _SIGNALS: Final = "[" + ", ".join(f"'{signal}'" for signal in _OF_ENGINES) + "]"
@@ -52,7 +50,7 @@ class WorkloadSpec(Ruled):
     """Owner of the quota (default: the project to which the configuration maps the namespace)."""
     priority: Priority | None = None
     """Whose replicas get scarce quota first (default very-high)."""
-    node_pools: Annotated[list[PoolName], Field(min_length=1, max_length=NODE_POOLS_MAX)] | None = None
+    node_pools: Annotated[list[DnsName], Field(min_length=1, max_length=NODE_POOLS_MAX)] | None = None
     """Node pools of the configuration, in order of preference (default: the project's). A revision is in one of them,
     its whole quota and all its pods."""
     replicas: Count | None = None

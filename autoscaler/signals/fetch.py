@@ -1,4 +1,4 @@
-"""Gets one page over HTTP within bounds of time and size. The one door of this package to the network.
+"""Gets one page over HTTP within bounds of time and size.
 
 Never follows a redirect, never uses a proxy from the environment, keeps no cookie, never unpacks a body: whoever
 answers is not trusted.
@@ -7,6 +7,7 @@ answers is not trusted.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
@@ -21,21 +22,26 @@ MAX_BYTES_IN_FLIGHT: Final = 64 * 1024 * 1024
 _SMALL_PAGE_BYTES: Final = 1024 * 1024
 
 
+def plain_session(headers: Mapping[str, str], keep_alive: bool = True) -> aiohttp.ClientSession:
+    """A session that knows nobody: no proxy, no cookie, no unpacking. Callers must refuse redirects."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, force_close=not keep_alive),
+        headers={**headers, "Accept-Encoding": "identity", "User-Agent": "tidegate"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+    )
+
+
 class PageFetcher:
     """One session for all pages. Made inside a running loop; `close` when done."""
 
     def __init__(self, timeout_s: float, max_page_bytes: int) -> None:
         self.set_limits(timeout_s, max_page_bytes)
         self._bytes_in_flight = 0
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
-            headers={"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity", "User-Agent": "tidegate"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+        self._session = plain_session({"Accept": "text/plain;version=0.0.4"})
 
     def set_limits(self, timeout_s: float, max_page_bytes: int) -> None:
         """For the pages to come."""

@@ -21,7 +21,7 @@ from typing import Final
 
 from autoscaler.model.past import Moment
 from autoscaler.model.signal import Quality
-from autoscaler.model.workload import WorkloadKey
+from autoscaler.model.workload import TargetKey
 from autoscaler.signals.aggregates import INSTANT, PART, Labels, matchers
 from autoscaler.signals.engines import NEEDS, Source
 from autoscaler.signals.prometheus import Access, Answer, Series
@@ -78,10 +78,10 @@ class Past:
     """The moments of some workloads, step by step. `targets`: their pods and signals of today."""
 
     def __init__(
-        self, targets: Mapping[WorkloadKey, ScrapeTarget], labels: Labels, interval_s: float, start_s: float
+        self, targets: Mapping[TargetKey, ScrapeTarget], labels: Labels, interval_s: float, start_s: float
     ) -> None:
         """`interval_s`: how often Prometheus scrapes. `start_s`: of the first step, on our clock."""
-        self.moments: dict[WorkloadKey, list[Moment]] = {key: [] for key in targets}
+        self.moments: dict[TargetKey, list[Moment]] = {key: [] for key in targets}
         self._at_s = start_s
         self._pods = PrometheusPods(lambda: self._at_s, Access(""), labels, interval_s, of="")
         self._labels, self._fresh_s = labels, FRESH_PERIODS * interval_s

@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from autoscaler.model.signal import PodFault, Quality, Reading, WorkloadSignals
-from autoscaler.model.workload import Engine, WorkloadKey
+from autoscaler.model.workload import Engine, TargetKey
 from autoscaler.signals.aggregates import Labels, PodName, Shown, by_quantity, expression, kind_of, shown_by_pod
 from autoscaler.signals.engines import ENGINES, NEEDS, Kind, Source
 from autoscaler.signals.faults import Fault
@@ -55,8 +55,8 @@ class PrometheusPods:
         self.pages_total: Counter[str] = Counter()  # answers, by "ok" or the reason
         self.scrape_seconds_total = 0.0
         self._clock = clock
-        self._workloads: dict[WorkloadKey, WorkloadReadings] = {}
-        self._sampled: dict[tuple[WorkloadKey, str], float] = {}  # by uid: the newest sample entered, its clock
+        self._workloads: dict[TargetKey, WorkloadReadings] = {}
+        self._sampled: dict[tuple[TargetKey, str], float] = {}  # by uid: the newest sample entered, its clock
         self._partial = False
         self._failing: str | None = None
         self._of = of
@@ -74,7 +74,7 @@ class PrometheusPods:
         """The time between two samples of a pod."""
         return self.period_s
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         """Read exactly these pods from now on."""
         for key in self._workloads.keys() - targets.keys():
             del self._workloads[key]
@@ -86,7 +86,7 @@ class PrometheusPods:
             elif workload.target != target:
                 workload.retarget(target, self._clock())
 
-    def readings(self, now_s: float) -> dict[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> dict[TargetKey, WorkloadSignals]:
         """What is known of each workload at this instant of the clock."""
         found = {key: workload.signals(now_s, self.period_s) for key, workload in self._workloads.items()}
         return {key: _partial(signals) for key, signals in found.items()} if self._partial else found
@@ -170,7 +170,7 @@ class PrometheusPods:
 
     def _enter(
         self,
-        key: WorkloadKey,
+        key: TargetKey,
         target: ScrapeTarget,
         uid: str,
         history: PodHistory,

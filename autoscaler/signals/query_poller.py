@@ -17,7 +17,7 @@ from zlib import crc32
 import structlog
 
 from autoscaler.model.signal import Activation, Quality, Reading
-from autoscaler.model.workload import ActivationQuery, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, TargetKey
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.prometheus import Access, Failure, PrometheusClient
 from autoscaler.signals.queries import MAX_ANSWER_BYTES, NamedQuery, Outcome, Track, judged, question
@@ -49,7 +49,7 @@ class QueryPoller:
     def __init__(self, clock: Callable[[], float], access: Access, queries: Mapping[str, NamedQuery]) -> None:
         self.answers_total: Counter[str] = Counter()  # by "ok" or the reason
         self._clock = clock
-        self._uses: dict[tuple[WorkloadKey, str], _Use] = {}
+        self._uses: dict[tuple[TargetKey, str], _Use] = {}
         self._told: dict[str, tuple[str, float]] = {}  # by query: the trouble that the log knows, and since when
         self.configure(access, queries)
 
@@ -59,7 +59,7 @@ class QueryPoller:
         self._queries = queries
         self._uses = {use: it for use, it in self._uses.items() if queries.get(use[1]) == it.query}
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         """These workloads use the queries that their signals name; others only while their activation is asked for."""
         now_s = self._clock()
         wanted = {(key, spec.name): target for key, target in targets.items() for spec in target.signals}
@@ -73,7 +73,7 @@ class QueryPoller:
             if it.activation_at_s is None or abs(now_s - it.activation_at_s) > _FORGET_AFTER_S:
                 del self._uses[use]
 
-    def reading(self, key: WorkloadKey, name: str, pods: int, now_s: float) -> Reading:
+    def reading(self, key: TargetKey, name: str, pods: int, now_s: float) -> Reading:
         """What is known of this workload's query now; it counts for all of its ready pods."""
         use = self._uses.get((key, name))
         if use is None:
@@ -108,22 +108,23 @@ class QueryPoller:
         finally:
             await client.close()
 
-    def _use(self, use: tuple[WorkloadKey, str]) -> _Use | None:
+    def _use(self, use: tuple[TargetKey, str]) -> _Use | None:
         query = self._queries.get(use[1])
         if query is not None and use not in self._uses:
             self._uses[use] = _Use(query)
         return self._uses.get(use)
 
-    def _due(self, now_s: float) -> list[tuple[WorkloadKey, str]]:
+    def _due(self, now_s: float) -> list[tuple[TargetKey, str]]:
         """Whom to ask for now, the longest overdue first; marks them busy and says when they are due again."""
         free = MOST_AT_ONCE - sum(use.busy for use in self._uses.values())
-        due = sorted((use.due_s, name) for name, use in self._uses.items() if use.due_s <= now_s and not use.busy)
-        for _, name in due[:free]:
+        due = [name for name, use in self._uses.items() if use.due_s <= now_s and not use.busy]
+        due.sort(key=lambda name: (self._uses[name].due_s, str(name[0]), name[1]))
+        for name in due[:free]:
             use = self._uses[name]
             use.busy, use.due_s = True, next_place(name, use.query.interval_s, now_s)
-        return [name for _, name in due[:free]]
+        return due[:free]
 
-    async def _visit(self, client: PrometheusClient, key: WorkloadKey, name: str, use: _Use) -> None:
+    async def _visit(self, client: PrometheusClient, key: TargetKey, name: str, use: _Use) -> None:
         try:
             outcome = await self._asked(client, key, name, use)
         except Exception:  # whatever an answer holds must not end the daemon
@@ -133,7 +134,7 @@ class QueryPoller:
             use.busy = False
         use.track.enter(outcome)
 
-    async def _asked(self, client: PrometheusClient, key: WorkloadKey, name: str, use: _Use) -> Outcome:
+    async def _asked(self, client: PrometheusClient, key: TargetKey, name: str, use: _Use) -> Outcome:
         target, asked_at_s = use.target, self._clock()
         names = {"namespace": key.namespace, "workload": key.name, "revision": target.revision if target else ""}
         text = question(use.query, names, [pod.name for pod in target.pods] if target else [])
@@ -144,7 +145,7 @@ class QueryPoller:
         self._tell(name, key, answer if isinstance(answer, Failure) else None)
         return judged(use.query, answer, asked_at_s)
 
-    def _tell(self, name: str, key: WorkloadKey, failure: Failure | None) -> None:
+    def _tell(self, name: str, key: TargetKey, failure: Failure | None) -> None:
         """A trouble of a query and its end, whomever it is asked for; an author learns his own from the condition."""
         now_s, known = self._clock(), self._told.get(name)
         if known is not None and abs(now_s - known[1]) < TELL_EVERY_S and failure is not None:
@@ -165,7 +166,7 @@ class QueryPoller:
                 use.track.sample(at_s)
 
 
-def next_place(use: tuple[WorkloadKey, str], interval_s: float, now_s: float) -> float:
+def next_place(use: tuple[TargetKey, str], interval_s: float, now_s: float) -> float:
     """The use's next place in the interval, at least half of one away: workloads spread, and each keeps its place."""
     offset_s = crc32(f"{use[0]} {use[1]}".encode()) % 1000 / 1000 * interval_s
     return math.ceil((now_s + interval_s / 2 - offset_s) / interval_s) * interval_s + offset_s

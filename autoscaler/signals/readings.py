@@ -10,7 +10,21 @@ import math
 from typing import Final, NamedTuple
 
 from autoscaler.model.foreign import Measure
-from autoscaler.model.signal import PodFault, Quality, Reading, Sample, Shape, Signal, SignalSpec, WorkloadSignals
+from autoscaler.model.signal import (
+    PodFault,
+    Quality,
+    Reading,
+    RequestCounts,
+    Sample,
+    Shape,
+    Signal,
+    SignalSpec,
+    WorkloadSignals,
+)
+from autoscaler.model.workload import Engine
+from autoscaler.signals.counters import NOTHING, PodCounts, counts_of
+from autoscaler.signals.engines import ENGINES
+from autoscaler.signals.faults import Fault
 from autoscaler.signals.histograms import quantile
 from autoscaler.signals.history import PodHistory
 from autoscaler.signals.pages import ACTIVITY
@@ -43,6 +57,8 @@ class WorkloadReadings:
         self.pods: dict[str, PodHistory] = {}  # by uid, in the order of names
         self._window_s = window_s
         self._samples: dict[str, list[Sample]] = {}
+        self.counts: dict[str, PodCounts] = {}  # by uid; empty where nobody asks for them
+        self._counted = NOTHING  # by pods that went
         self._left: list[tuple[PodHistory, float]] = []  # pods that went, and when; see `_still_counted`
         self._finished = 0.0  # requests, by pods that went
         self._joined: dict[str, float] = {}  # when each pod came to be read, by uid; see `_awaited`
@@ -58,8 +74,17 @@ class WorkloadReadings:
         self._finished += sum(pod.grown(Signal.THROUGHPUT) for pod in left)
         self.pods = {pod.uid: self.pods.get(pod.uid) or PodHistory(pod.name) for pod in ordered}
         self._joined = {uid: self._joined.get(uid, now_s) for uid in self.pods}
+        self._recount()
         wanted = [spec.name for spec in target.signals]
         self._samples = {name: self._samples.get(name, []) for name in wanted}
+
+    def _recount(self) -> None:
+        """Count the requests of exactly these pods; what others had is not forgotten while somebody asks."""
+        if not self.target.counters:
+            self.counts, self._counted = {}, NOTHING
+            return
+        self._counted = self._requests(-math.inf)
+        self.counts = {uid: self.counts.get(uid) or PodCounts() for uid in self.pods}
 
     def sample(self, at_s: float, now_s: float, period_s: float) -> None:
         """Draw the samples of the whole second `at_s`, at the instant `now_s` just after it."""
@@ -86,7 +111,21 @@ class WorkloadReadings:
             readings[spec.name] = _judged(spec.name, value, samples, parts, now_s, period_s)
         engine = next((str(pod.engine) for pod in self.pods.values() if pod.engine is not None), "")
         measures = self._measures(now_s, period_s) if self.target.republish else {}
-        return WorkloadSignals(readings, self._activity(now_s, period_s), engine, measures)
+        requests = self._requests(now_s - FRESH_PERIODS * period_s) if self.target.counters else None
+        return WorkloadSignals(readings, self._activity(now_s, period_s), engine, measures, requests)
+
+    def _requests(self, since_s: float) -> RequestCounts:
+        return counts_of(self.counts.values(), self._counted, self._countable(), since_s)
+
+    def _countable(self) -> bool:
+        """False once a pod has shown a page of no engine that we know."""
+        if self.target.engine is not Engine.AUTO:
+            return self.target.engine in ENGINES
+        strange = (pod.page_at_s is not None or pod.page_fault == Fault.UNKNOWN_ENGINE for pod in self._nameless())
+        return not any(strange)
+
+    def _nameless(self) -> list[PodHistory]:
+        return [pod for pod in self.pods.values() if pod.engine is None]
 
     def _measures(self, now_s: float, period_s: float) -> dict[Measure, float]:
         """What is republished. Nothing of a quantity without a fresh page: its old value would look like a new one."""

@@ -19,8 +19,9 @@ import structlog
 from yarl import URL
 
 from autoscaler.model.signal import WorkloadSignals
-from autoscaler.model.workload import Engine, WorkloadKey
-from autoscaler.signals.engines import NEEDS, recognise
+from autoscaler.model.workload import Engine, TargetKey, WorkloadKey
+from autoscaler.signals.counters import PodCounts
+from autoscaler.signals.engines import ENGINES, NEEDS, recognise
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.fetch import PageFetcher
 from autoscaler.signals.history import PodHistory
@@ -45,6 +46,7 @@ class _Visit:
     history: PodHistory
     url: URL | None
     place: float  # 0..1 within the period
+    counts: PodCounts | None = None  # where the target asks for them
     slow: bool = False  # its last visit took the whole time-out
     gone: bool = False
 
@@ -74,8 +76,8 @@ class PodScraper:
         self._clock = clock
         self._concurrency = concurrency
         self._window_s = window_s
-        self._workloads: dict[WorkloadKey, WorkloadReadings] = {}
-        self._visits: dict[WorkloadKey, dict[str, _Visit]] = {}
+        self._workloads: dict[TargetKey, WorkloadReadings] = {}
+        self._visits: dict[TargetKey, dict[str, _Visit]] = {}
         self._round: list[tuple[float, int, _Visit]] = []  # a heap by loop time
         self._sequence = 0
         self._places: dict[WorkloadKey, float] = {}
@@ -103,13 +105,16 @@ class PodScraper:
         """The time between two pages of a pod: longer than asked for where the pods exceed the budget."""
         return max(self.period_s, self._pods / self._pages_per_s)
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         """Scrape exactly these pods from now on. Call it with every tick; what did not change costs a comparison."""
-        for key in self._workloads.keys() - targets.keys():
+        gone = self._workloads.keys() - targets.keys()
+        for key in gone:
             del self._workloads[key]
             for visit in self._visits.pop(key).values():
                 visit.gone = True
-            del self._places[key]
+        if gone:
+            there = {key.workload for key in targets}
+            self._places = {key: place for key, place in self._places.items() if key in there}
         for key, target in targets.items():
             workload = self._workloads.get(key)
             if workload is None:
@@ -118,10 +123,10 @@ class PodScraper:
                 continue
             else:
                 workload.retarget(target, self._clock())
-            self._visits[key] = self._retargeted(workload, self._visits.get(key, {}), self._place(key))
+            self._visits[key] = self._retargeted(workload, self._visits.get(key, {}), self._place(key.workload))
         self._pods = sum(len(visits) for visits in self._visits.values())
 
-    def readings(self, now_s: float) -> dict[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> dict[TargetKey, WorkloadSignals]:
         """What is known of each workload at this instant of the clock."""
         period_s = self.effective_period_s
         return {key: workload.signals(now_s, period_s) for key, workload in self._workloads.items()}
@@ -144,7 +149,7 @@ class PodScraper:
             await fetcher.close()
 
     def _place(self, key: WorkloadKey) -> float:
-        """A workload's place in the round, 0..1; all its pods share it.
+        """A workload's place in the round, 0..1; all its pods share it, of whatever revision.
 
         Their pages must show one instant: a request that ends on one pod and is followed by another elsewhere would
         else be counted on both, or on neither. Workloads spread evenly, whoever comes and goes.
@@ -164,7 +169,7 @@ class PodScraper:
                 self._sequence += 1
                 visit = _Visit(workload.target, workload.pods[pod.uid], url, place)
                 heapq.heappush(self._round, (0.0, self._sequence, visit))
-            visit.target, visit.url = workload.target, url
+            visit.target, visit.url, visit.counts = workload.target, url, workload.counts.get(pod.uid)
             after[pod.uid] = visit
         for uid in before.keys() - after.keys():
             before[uid].gone = True
@@ -238,6 +243,8 @@ class PodScraper:
             return Fault.UNKNOWN_ENGINE
         now_s = self._clock()
         visit.history.observe(plan, read_page(page, plan, now_s), now_s, self._window_s)
+        if visit.counts is not None and plan.engine in ENGINES:
+            visit.counts.observe(plan.engine, page, now_s)
         return None
 
 

@@ -21,7 +21,7 @@ from autoscaler.model.signal import (
     SignalSpec,
     WorkloadSignals,
 )
-from autoscaler.model.workload import ActivationQuery, ActivationSpec, Engine, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, Engine, TargetKey
 from autoscaler.signals.activation import ActivationPages
 from autoscaler.signals.faults import Fault
 from autoscaler.signals.query_poller import QueryPoller
@@ -36,47 +36,63 @@ class Readers(Protocol):
     @property
     def effective_period_s(self) -> float: ...
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None: ...
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None: ...
 
-    def readings(self, now_s: float) -> Mapping[WorkloadKey, WorkloadSignals]: ...
+    def readings(self, now_s: float) -> Mapping[TargetKey, WorkloadSignals]: ...
 
 
 class SignalSources:
     """Satisfies the cycle's ports `Signals` and `Activations`."""
 
-    def __init__(self, pods: Readers, gpus: Readers, queries: QueryPoller, pages: ActivationPages) -> None:
-        """`gpus`: one that reads GPU signals by way of Prometheus, once `has_prometheus` is set."""
+    def __init__(
+        self,
+        pods: Readers,
+        gpus: Readers,
+        queries: QueryPoller,
+        pages: ActivationPages,
+        counters: Readers | None = None,
+    ) -> None:
+        """`gpus`: one that reads GPU signals by way of Prometheus, once `has_prometheus` is set. `counters`: one that
+        reads the pods' own pages, to count their requests; None where `pods` does."""
         self.has_prometheus = False
         self._pods = pods
         self._gpus = gpus
+        self._counters = counters
         self._queries = queries
         self._pages = pages
-        self._targets: Mapping[WorkloadKey, ScrapeTarget] = {}
+        self._targets: Mapping[TargetKey, ScrapeTarget] = {}
 
     @property
     def effective_period_s(self) -> float:
         """Of the pods' own signals."""
         return self._pods.effective_period_s
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         """Read exactly these from now on."""
         self._targets = targets
         self._pods.set_targets({key: of_pods(target) for key, target in targets.items()})
+        if self._counters is not None:
+            counted = {key: _of_counters(target) for key, target in targets.items() if target.counters}
+            self._counters.set_targets(counted)
         gpus = {key: of_gpus for key, target in targets.items() if (of_gpus := _of_gpus(target)) is not None}
         self._gpus.set_targets(gpus if self.has_prometheus else {})
         queries = {key: of_queries for key, target in targets.items() if (of_queries := _of_queries(target))}
         self._queries.set_targets(queries)
 
-    def readings(self, now_s: float) -> dict[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> dict[TargetKey, WorkloadSignals]:
         """What is known of each workload at this instant of the clock, by the names that users wrote."""
         of_pods, of_gpus = self._pods.readings(now_s), self._gpus.readings(now_s)
-        return {
+        found = {
             key: self._whole(key, target, of_pods[key], of_gpus.get(key), now_s)
             if not plain(target) or key in of_gpus
             else of_pods[key]
             for key, target in self._targets.items()
             if key in of_pods
         }
+        counted = self._counters.readings(now_s) if self._counters is not None else {}
+        for key in counted.keys() & found.keys():
+            found[key] = replace(found[key], requests=counted[key].requests)
+        return found
 
     def state(self, spec: ActivationSpec | ActivationQuery, now_s: float) -> Activation:
         """Does a request wait?"""
@@ -86,7 +102,7 @@ class SignalSources:
 
     def _whole(
         self,
-        key: WorkloadKey,
+        key: TargetKey,
         target: ScrapeTarget,
         of_pods: WorkloadSignals,
         of_gpus: WorkloadSignals | None,
@@ -123,7 +139,12 @@ def _of_gpus(target: ScrapeTarget) -> ScrapeTarget | None:
     gpus = _own_names(spec for spec in target.signals if spec.signal in GPU_SIGNALS)
     if target.republish:
         gpus += tuple(spec for spec in _REPUBLISHED if spec.name not in {each.name for each in gpus})
-    return replace(target, signals=gpus, engine=Engine.CUSTOM, republish=False) if gpus else None
+    return replace(target, signals=gpus, engine=Engine.CUSTOM, republish=False, counters=False) if gpus else None
+
+
+def _of_counters(target: ScrapeTarget) -> ScrapeTarget:
+    """Nothing but the requests: a few pods while an update runs, whoever brings the signals."""
+    return replace(target, signals=(), republish=False)
 
 
 def _measures(target: ScrapeTarget, of_gpus: WorkloadSignals | None) -> dict[Measure, float]:

@@ -35,6 +35,7 @@ class ScrapeTarget:
     pods: tuple[PodAddress, ...]
     republish: bool = False  # read what is republished, too
     revision: str = ""  # whose pods they are
+    counters: bool = False  # count their requests, too: WorkloadSignals.requests
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -44,15 +45,19 @@ class ScrapeTarget:
 
 
 def page_url(target: ScrapeTarget, pod: PodAddress) -> URL | None:
-    """The address of a pod's metrics page; None where it would not be on that pod.
+    """The address of a pod's metrics page; None where it would not be on that pod."""
+    return pod_url(pod, target.port, target.path)
+
+
+def pod_url(pod: PodAddress, port: int, path: str) -> URL | None:
+    """An address on a pod; None where it would not be on that pod.
 
     Port and path come from a tenant, so both are checked here, at the one place that builds such an address: the host
     is the pod's IP literal, never a name, and whatever the path holds stays behind it.
     """
-    path = target.path
     if not path.startswith("/") or len(path) > MAX_PATH_CHARACTERS or not path.isprintable() or " " in path:
         return None
-    if not 1 <= target.port <= 65_535:
+    if not 1 <= port <= 65_535:
         return None
     try:
         address = ipaddress.ip_address(pod.ip)
@@ -61,4 +66,4 @@ def page_url(target: ScrapeTarget, pod: PodAddress) -> URL | None:
     if "%" in pod.ip:  # an IPv6 scope names an interface of ours
         return None
     host = f"[{address}]" if address.version == 6 else str(address)
-    return URL(f"http://{host}:{target.port}{path}")
+    return URL(f"http://{host}:{port}{path}")

@@ -191,7 +191,7 @@ def test_versions_with_a_provider_s_suffix_are_accepted(provider: str) -> None:
 # --- the configuration ---
 
 
-@pytest.mark.parametrize("file", ["defaults.yaml", "examples/config.yaml"])
+@pytest.mark.parametrize("file", ["defaults.yaml", "examples/config.yaml", "examples/node-pools.yaml"])
 def test_the_daemon_reads_the_configuration_that_the_operator_wrote(file: str) -> None:
     written = (ROOT / "config" / file).read_text()
     document = one(render({"config": yaml.safe_load(written)}), "ConfigMap")["data"]["config.yaml"]
@@ -355,7 +355,6 @@ def test_the_kinds_of_targets_that_the_daemon_takes_are_those_that_it_has_rights
     targets = [(group, name, verbs) for group, name, verbs in rules if verbs == {"list", "watch"}]
     wanted = [(each.api_version.partition("/")[0], each.resource) for each in kinds]
     others = [
-        ("", "pods"),
         ("discovery.k8s.io", "endpointslices"),
         ("autoscaling", "horizontalpodautoscalers"),
         ("keda.sh", "scaledobjects"),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.cluster.resources import EndpointSlice, HTTPRoute
-from autoscaler.cluster.traffic.endpoints import hold_exactly, ready_pods
+from autoscaler.cluster.resources import EndpointSlice, HTTPRoute, Service
+from autoscaler.cluster.traffic import service as service_traffic
 from autoscaler.cluster.traffic.gatewayapi import (
     ObservedRoute,
     RuleAddress,
@@ -20,9 +20,12 @@ from autoscaler.cluster.traffic.gatewayapi import (
     duration,
     edits,
     observe,
+    route_of,
     seconds_of,
     timeout_warning,
 )
+from autoscaler.cluster.traffic.service import ready_pods
+from rollouts import observed
 from tests.cluster.routes import ADDRESS, GATEWAY, GOOD, RULES, owner, parent, ref, route, serving, told
 
 OTHER = {"name": "docs", "backendRefs": [ref("docs"), ref("llama", 5)]}
@@ -290,22 +293,44 @@ def slice_of(*endpoints: dict[str, Any]) -> EndpointSlice:
     return msgspec.convert({"metadata": {"name": "x"}, "endpoints": list(endpoints)}, EndpointSlice)
 
 
-def pod(uid: str, ready: bool | None = True) -> dict[str, Any]:
-    return {"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "uid": uid}}
+def pod(name: str, ready: bool | None = True) -> dict[str, Any]:
+    return {"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": name}}
 
 
-def test_slices_hold_exactly_the_pods_that_they_call_ready() -> None:
-    slices = [slice_of(pod("a"), pod("b", None)), slice_of(pod("c", False), pod("a"))]
-    assert ready_pods(slices) == {"a", "b"}
-    assert hold_exactly(slices, {"a", "b"})
-    assert not hold_exactly(slices, {"a"})
-    assert not hold_exactly(slices, {"a", "b", "c"})
+def test_slices_name_the_pods_that_they_call_ready() -> None:
+    assert ready_pods([slice_of(pod("a"), pod("b", None)), slice_of(pod("c", False), pod("a"))]) == {"a", "b"}
 
 
 def test_an_address_that_is_no_pods_is_somebody_else() -> None:
-    assert not hold_exactly([slice_of(pod("a"), {"addresses": ["10.9.9.9"]})], {"a"})
+    assert ready_pods([slice_of(pod("a"), {"addresses": ["10.9.9.9"]})]) == {"a", "address 10.9.9.9"}
 
 
-def test_no_slices_send_to_nobody() -> None:
-    assert hold_exactly([], set())
-    assert not hold_exactly([msgspec.convert({"metadata": {}, "endpoints": None}, EndpointSlice)], {"a"})
+def test_a_service_without_slices_leads_nobody_knows_where() -> None:
+    service = msgspec.convert({"metadata": {"name": "llama"}}, Service)
+    assert service_traffic.observe("llama", service).endpoints is None
+    empty = msgspec.convert({"metadata": {}, "endpoints": None}, EndpointSlice)
+    assert service_traffic.observe("llama", service, [empty]).endpoints == frozenset()
+    assert service_traffic.observe("llama", service, [slice_of(pod("a"))]).endpoints == frozenset({"a"})
+
+
+@pytest.mark.parametrize(
+    ("weights", "percent"),
+    [
+        ((90, 10), 10),
+        ((100, 0), 0),
+        ((0, 100), 100),
+        ((0, 1), 100),
+        ((1, 1), 50),
+        ((2, 1), 33),
+        ((999_999, 1), 1),
+        ((1, 999_999), 99),
+        ((0, 0), None),
+    ],
+)
+def test_the_update_s_share_is_none_or_all_only_where_it_is(weights: tuple[int, int], percent: int | None) -> None:
+    assert route_of(seen(route(serving(*weights)))) == observed.ObservedRoute(percent, accepted=True)
+
+
+def test_what_cannot_be_used_has_no_weight() -> None:
+    found = observe(ADDRESS, route(OTHER), installed=True)
+    assert route_of(found) == observed.ObservedRoute(None, accepted=False)

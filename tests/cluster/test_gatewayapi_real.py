@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from autoscaler.cluster.client import KubernetesClient, connect
-from autoscaler.cluster.errors import Conflict, Refused
+from autoscaler.cluster.errors import Conflict, Foreign, NotFound, Refused
 from autoscaler.cluster.resources import HTTPRoute
 from autoscaler.cluster.store import Store
-from autoscaler.cluster.traffic.endpoints import hold_exactly
+from autoscaler.cluster.traffic import service as service_traffic
 from autoscaler.cluster.traffic.gatewayapi import (
     ObservedRoute,
     RouteTraffic,
@@ -24,7 +24,9 @@ from autoscaler.cluster.traffic.gatewayapi import (
     Weights,
     edits,
     observe,
+    route_of,
 )
+from autoscaler.cluster.traffic.service import ready_pods
 from tests.cluster.copying import until
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.gateway import Gateway
@@ -66,10 +68,17 @@ def seen(route: Route, namespace: str) -> ObservedRoute:
 class Leader:
     """One leader's traffic, which sees the route as it was at `look` until it writes or looks again."""
 
-    def __init__(self, client: KubernetesClient, route: Route, namespace: str, epoch: int = 1) -> None:
+    def __init__(
+        self, client: KubernetesClient, route: Route, namespace: str, epoch: int = 1, timeout_s: int | None = None
+    ) -> None:
         self._route = route
         self.look()
-        self.traffic = RouteTraffic(client, address_of(route, namespace), lambda: self.there, self._wrote, epoch)
+        self._address = address_of(route, namespace)
+        self.traffic = RouteTraffic(client, self._address, lambda: self.there, self._wrote, epoch, timeout_s)
+
+    def percent(self) -> int | None:
+        """As updates see it."""
+        return route_of(observe(self._address, self.there, installed=True)).weight
 
     def look(self) -> None:
         self.there = look(self._route)
@@ -88,7 +97,7 @@ async def test_weights_are_written_and_nothing_else_changes(
     route = Route(gateway, namespace, "front", [docs, rule({"mirror": 2, **BOTH}, timeout="30s")])
     before = route.get()
     leader = Leader(client, route, namespace)
-    await leader.traffic.split(Weights(90, 10), None)
+    await leader.traffic.split(Weights(90, 10))
     after = route.get()
     expected = before["spec"]
     for ref, weight in zip(expected["rules"][1]["backendRefs"], (2, 90, 10), strict=True):
@@ -97,14 +106,13 @@ async def test_weights_are_written_and_nothing_else_changes(
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
     assert seen(route, namespace).changed_by == ""
 
-    await leader.traffic.split(Weights(90, 10), None)  # as it is: nothing is sent
+    await leader.traffic.split(Weights(90, 10))  # as it is: nothing is sent
     assert (
         route.get()["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
         or seen(route, namespace).generation == (after["metadata"]["generation"])
     )
     route.set_weights(3, 4)  # of the rule that is not ours
-    leader.look()
-    await leader.traffic.split(Weights(100, 0), 600)
+    await Leader(client, route, namespace, timeout_s=600).traffic.split(Weights(100, 0))
     spec = route.get()["spec"]["rules"]
     assert spec[1]["timeouts"] == {"request": "600s"}
     assert [ref["weight"] for ref in spec[0]["backendRefs"]] == [3, 4]
@@ -116,7 +124,7 @@ async def test_acceptance_is_of_the_generation_that_was_written(
     route = Route(gateway, namespace, "front", [rule(BOTH)])
     await wait_for_async(lambda: seen(route, namespace).accepted, "the first generation to be accepted")
     leader = Leader(client, route, namespace)
-    await leader.traffic.split(Weights(50, 50), None)
+    await leader.traffic.split(Weights(50, 50))
     written = observe(address_of(route, namespace), leader.there, installed=True)
     assert isinstance(written, ObservedRoute)
     assert not written.accepted  # the server's answer to our write carries the status of the generation before
@@ -136,15 +144,43 @@ async def test_drift_is_seen_named_and_repaired(
 ) -> None:
     route = Route(gateway, namespace, "front", [rule(BOTH)])
     leader = Leader(client, route, namespace)
-    await leader.traffic.split(Weights(80, 20), None)
+    await leader.traffic.split(Weights(80, 20))
     route.set_weights(1, 1)
     assert (seen(route, namespace).weights, seen(route, namespace).changed_by) == (Weights(1, 1), "kubectl-edit")
     with pytest.raises(Conflict, match="has changed since"):
-        await leader.traffic.split(Weights(70, 30), None)  # made for what was there before
+        await leader.traffic.split(Weights(70, 30))  # made for what was there before
     assert route.weights() == {"llama": 1, "llama-update": 1}
     leader.look()
-    await leader.traffic.split(Weights(80, 20), None)
+    await leader.traffic.split(Weights(80, 20))
     assert route.weights() == {"llama": 80, "llama-update": 20}
+
+
+async def test_percents_are_weighed_for_what_was_seen_and_for_nothing_else(
+    client: KubernetesClient, gateway: Gateway, namespace: str, both: None
+) -> None:
+    route = Route(gateway, namespace, "front", [rule(BOTH, timeout="30s")])
+    leader = Leader(client, route, namespace, timeout_s=600)
+    await leader.traffic.weigh(10, seen=0)
+    assert (route.weights(), leader.percent()) == ({"llama": 90, "llama-update": 10}, 10)
+    assert route.get()["spec"]["rules"][0]["timeouts"] == {"request": "600s"}
+    with pytest.raises(Conflict, match="have changed since"):
+        await leader.traffic.weigh(50, seen=0)
+    route.set_weights(0, 0)
+    leader.look()
+    assert leader.percent() is None
+    await leader.traffic.weigh(100, seen=None)
+    assert (route.weights(), leader.percent()) == ({"llama": 0, "llama-update": 100}, 100)
+
+
+async def test_a_route_without_our_backends_says_what_to_add(
+    client: KubernetesClient, gateway: Gateway, namespace: str, both: None
+) -> None:
+    route = Route(gateway, namespace, "front", [rule({"llama": 100})])
+    leader = Leader(client, route, namespace)
+    assert leader.percent() is None
+    with pytest.raises(NotFound, match="no backendRef to Service llama-update: add one with weight 0"):
+        await leader.traffic.weigh(10, seen=None)
+    assert route.weights() == {"llama": 100}
 
 
 async def test_a_status_written_meanwhile_is_no_conflict(
@@ -153,7 +189,7 @@ async def test_a_status_written_meanwhile_is_no_conflict(
     route = Route(gateway, namespace, "front", [rule(BOTH)])
     leader = Leader(client, route, namespace)
     route.patch({"metadata": {"labels": {"team": "ml"}}})  # another version of the same generation, as a status is
-    await leader.traffic.split(Weights(0, 100), None)
+    await leader.traffic.split(Weights(0, 100))
     assert route.weights() == {"llama": 0, "llama-update": 100}
 
 
@@ -165,7 +201,7 @@ async def test_a_value_that_the_server_refuses_is_no_conflict(
     route = Route(gateway, namespace, "front", [body])
     await wait_for_async(lambda: seen(route, namespace).accepted, "a status")
     with pytest.raises(Refused, match="backendRequest timeout cannot be longer than request timeout"):
-        await Leader(client, route, namespace).traffic.split(Weights(100, 0), 10)
+        await Leader(client, route, namespace, timeout_s=10).traffic.split(Weights(100, 0))
 
 
 async def test_a_late_write_of_an_earlier_leader_meets_the_stamp(
@@ -180,12 +216,12 @@ async def test_a_late_write_of_an_earlier_leader_meets_the_stamp(
     status, _ = route.cluster.request("PATCH", route.path, late, content_type=JSON_PATCH)
     assert status == 422
     with pytest.raises(Conflict):
-        await old.traffic.split(Weights(0, 100), None)  # it looks again, and finds the stamp
+        await old.traffic.split(Weights(0, 100))  # it looks again, and finds the stamp
     assert route.weights() == BOTH
     before = route.get()["metadata"]["resourceVersion"]
     await new.traffic.stamp()
     assert route.get()["metadata"]["resourceVersion"] == before
-    await new.traffic.split(Weights(0, 100), None)
+    await new.traffic.split(Weights(0, 100))
     assert route.weights() == {"llama": 0, "llama-update": 100}
 
 
@@ -212,7 +248,9 @@ async def test_who_applies_the_rules_is_named_and_nothing_is_written(
     assert (found.reason.value, found.message.split()[0]) == ("ForeignManager", "gitops")
     leader = Leader(client, route, namespace)
     with pytest.raises(Conflict, match="gitops owns"):
-        await leader.traffic.split(Weights(0, 100), None)
+        await leader.traffic.split(Weights(0, 100))
+    with pytest.raises(Foreign, match="gitops owns"):
+        await leader.traffic.weigh(100, seen=0)
     await leader.traffic.stamp()
     assert (route.weights(), "annotations" in route.get()["metadata"]) == (BOTH, False)
 
@@ -246,7 +284,12 @@ async def test_the_store_follows_routes_and_the_pods_of_services(
         await until(lambda: weights() == Weights(30, 70), "the new weights", 20)
 
         slices = store.slices_by_service()
-        assert hold_exactly(slices.get((namespace, "llama"), ()), set())
+
+        def lead_to(service: str, pods: set[str]) -> bool:
+            return ready_pods(slices.get((namespace, service), ())) == pods
+
+        await until(lambda: (namespace, "llama") in slices, "a slice of the Service", 20)
+        assert lead_to("llama", set())
         labels = {"app": "llama"}
         template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "x", "image": "none"}]}}
         spec = {"replicas": 3, "selector": {"matchLabels": labels}, "template": template}
@@ -254,19 +297,23 @@ async def test_the_store_follows_routes_and_the_pods_of_services(
         route.cluster.create(path, {"metadata": {"name": "llama"}, "spec": spec})
         await wait_for_async(lambda: len(_pods(route.cluster, namespace)) == 3, "three pods")
         three = await asyncio.to_thread(_pods, route.cluster, namespace)
-        await until(lambda: hold_exactly(slices.get((namespace, "llama"), ()), three), "exactly these pods", 20)
-        assert not hold_exactly(slices.get((namespace, "llama-update"), ()), three)
+        await until(lambda: lead_to("llama", three), "exactly these pods", 20)
+        assert not lead_to("llama-update", three)
         merge = "application/merge-patch+json"
         service = f"/api/v1/namespaces/{namespace}/services/llama-update"
         await asyncio.to_thread(route.cluster.request, "PATCH", service, {"spec": {"selector": labels}}, None, merge)
-        await until(lambda: hold_exactly(slices.get((namespace, "llama-update"), ()), three), "both to hold them", 20)
+        await until(lambda: lead_to("llama-update", three), "both to hold them", 20)
+        await until(lambda: store.services.find(namespace, "llama") is not None, "the Service", 20)
+        there = store.services.find(namespace, "llama")
+        told = service_traffic.observe("llama", there, slices.get((namespace, "llama"), ()))
+        assert told.endpoints == frozenset(three)
 
 
 def _pods(cluster: Cluster, namespace: str) -> set[str]:
-    """UIDs of the ready ones."""
+    """Names of the ready ones."""
     pods = cluster.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
     return {
-        pod["metadata"]["uid"]
+        pod["metadata"]["name"]
         for pod in pods
         for each in pod["status"].get("conditions", ())
         if (each["type"], each["status"]) == ("Ready", "True")

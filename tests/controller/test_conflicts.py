@@ -14,8 +14,10 @@ from autoscaler.cluster.scalers import Scaler, Target, by_target
 from autoscaler.cluster.workloads import leaderworkerset
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.cycle import Cycle
-from autoscaler.controller.snapshot import Rival, Snapshot, Subject, _rival
+from autoscaler.controller.deciding import Decided
+from autoscaler.controller.rivals import rival_of
 from autoscaler.controller.specs import Operator, resolve
+from autoscaler.controller.subject import Rival, Snapshot, Subject
 from autoscaler.model.decision import Grant, Observation, Rule, ScalingDecision
 from autoscaler.model.resources import GPU
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
@@ -61,7 +63,7 @@ def subject(name: str = "chat", replicas: int = 2, rival: Rival | None = None, g
     )
     there = deployment(revision, replicas, generation)
     seen = Observation(applied=replicas, ready=replicas)
-    return Subject(spec.key, workload, spec, record, record, observed, seen, {}, (), there, rival)
+    return Subject(spec.key, workload, spec, record, record, observed, seen, (), there=there, rival=rival)
 
 
 def snapshot(*subjects: Subject, at_s: float = NOW) -> Snapshot:
@@ -93,7 +95,7 @@ def test_only_the_current_revision_and_the_workload_itself_count(
     target = {"apiVersion": api_version, "kind": kind, "name": name}
     body = {"metadata": {"name": "hpa", "namespace": namespace}, "spec": {"scaleTargetRef": target}}
     scalers = by_target([msgspec.convert(body, Autoscaler)], [])
-    assert (_rival(subject(), scalers) is not None) is (rival and namespace == "ml")
+    assert (rival_of(subject(), {}, scalers) is not None) is (rival and namespace == "ml")
 
 
 def test_of_a_leader_worker_set_its_own_scale_counts() -> None:
@@ -101,9 +103,9 @@ def test_of_a_leader_worker_set_its_own_scale_counts() -> None:
     body = {"metadata": {"name": "hpa", "namespace": "ml"}, "spec": {"scaleTargetRef": target}}
     scalers = by_target([msgspec.convert(body, Autoscaler)], [])
     groups = replace(subject(), kind=leaderworkerset.KIND)
-    rival = _rival(groups, scalers)
+    rival = rival_of(groups, {}, scalers)
     assert rival == (Scaler("HorizontalPodAutoscaler", "hpa"), Target("ml", *target_of(target)))
-    assert _rival(subject(), scalers) is None, "that of a Deployment has another object"
+    assert rival_of(subject(), {}, scalers) is None, "that of a Deployment has another object"
     told = Conflicts().find(snapshot(replace(groups, rival=rival)))[KEY].message
     assert told.startswith("HorizontalPodAutoscaler hpa scales LeaderWorkerSet chat-1: ")
 
@@ -231,5 +233,5 @@ def test_what_it_may_not_use_of_the_quota_goes_to_others() -> None:
     made = contested(seen)
     made.reconfigure(operator, 50)
     decisions = {each.key: ScalingDecision(NOW, 2, 6, Rule.POLICY, 6) for each in both}
-    granted = {key.name: grant.granted for key, grant in made.allocate(seen, decisions).items()}
+    granted = {key.name: grant.granted for key, grant in made.allocate(seen, Decided(decisions, {}, {})).grants.items()}
     assert granted == {"chat": 2, "other": 6}

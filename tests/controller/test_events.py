@@ -29,7 +29,6 @@ def told(
         ("Fallback", Status.TRUE, Status.TRUE, []),
         ("Paused", Status.FALSE, Status.TRUE, [("Paused", False)]),
         ("Paused", Status.TRUE, Status.FALSE, [("Resumed", False)]),
-        ("UpdatePending", Status.FALSE, Status.TRUE, [("RolloutBlocked", True)]),
         ("Conflict", Status.FALSE, Status.TRUE, [("ConflictDetected", True)]),
         ("Conflict", Status.TRUE, Status.FALSE, []),
         ("Available", Status.FALSE, Status.TRUE, []),

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from autoscaler.controller.recall import MOST_POINTS, Kept, Recall, _NotKnown, _steps
-from autoscaler.controller.snapshot import Snapshot
+from autoscaler.controller.subject import Snapshot
 from autoscaler.model.signal import Quality, Reading, Sample, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import Engine, KpaParameters, ScalingSpec, WorkloadKey
 from autoscaler.signals.aggregates import Labels
@@ -31,6 +31,7 @@ def subject(name: str, lives: bool, pod: str = "{}-7c9d8f6b5-x8k2p") -> Any:
         key=WorkloadKey("ml", name),
         observed=SimpleNamespace(current=None),
         spec=SimpleNamespace(serving=serving, scaling=SCALING),
+        updating=False,
         pods=(PodAddress(pod.format(name), "uid", "10.0.0.1", OLD),),
         observation=SimpleNamespace(signals=WorkloadSignals({"queue": reading}, reading)),
     )

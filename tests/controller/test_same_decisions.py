@@ -18,7 +18,7 @@ from autoscaler.controller.cycle import Cycle
 from autoscaler.controller.specs import Operator
 from autoscaler.model.decision import ScalingDecision
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, WorkloadSignals
-from autoscaler.model.workload import ActivationSpec, KpaParameters, WorkloadKey
+from autoscaler.model.workload import ActivationSpec, KpaParameters, TargetKey, WorkloadKey
 from autoscaler.signals.targets import ScrapeTarget
 from tests.cluster.objects import Objects
 from tests.controller.following import APPS, LWS, PODS, WORKLOADS, following, until
@@ -57,10 +57,10 @@ class Recorded:
         if row["value"] is not None:
             self._samples[int(row["at"])] = row["value"]
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         self.targets = targets
 
-    def readings(self, now_s: float) -> Mapping[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> Mapping[TargetKey, WorkloadSignals]:
         row = self.row
         samples = tuple(Sample(float(at), value) for at, value in sorted(self._samples.items()) if at > now_s - 60)
         reading = Reading(
@@ -143,8 +143,8 @@ async def replay(rows: Sequence[Row]) -> list[dict[str, ScalingDecision]]:
             recorded.show(row)
             play(objects, row)
             await until(lambda row=row: shows(cycle, row))  # type: ignore[misc]
-            _, decisions = cycle.decide(cycle.observe())
-            found.append({key.name: decision for key, decision in decisions.items()})
+            _, decided = cycle.decide(cycle.observe())
+            found.append({key.name: decision for key, decision in decided.of_current.items()})
     return found
 
 

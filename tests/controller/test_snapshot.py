@@ -46,6 +46,6 @@ def test_paused_and_manual_and_failed_hold_the_record() -> None:
 
 
 def test_a_template_edit_changes_neither_port_nor_price_of_what_runs() -> None:
-    running = of_revision(spec(), serving(8000, "8"))
+    running = of_revision(spec(), serving(8000, "8"), None)
     assert (running.serving.port, running.per_replica) == (8000, {"nvidia.com/gpu": 8000})
     assert (spec().serving.port, spec().per_replica) == (9999, {"nvidia.com/gpu": 1000})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autoscaler.controller.snapshot import Subject
 from autoscaler.controller.steps import LATE_WRITE_MOST_S, fences, step_of
+from autoscaler.controller.subject import Subject
 from autoscaler.model.workload import Mode, TargetSpec
 from rollouts.machine import HaveReplicas, ObservedRevision, Stamp
 from tests.controller.test_conflicts import KEY, NOW, snapshot, subject

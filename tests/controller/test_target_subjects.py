@@ -10,8 +10,8 @@ import pytest
 
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.reporting import Before
-from autoscaler.controller.snapshot import Snapshot
 from autoscaler.controller.specs import Operator
+from autoscaler.controller.subject import Snapshot
 from autoscaler.model.signal import Activation
 from autoscaler.model.workload import ActivationSpec, WorkloadKey
 from tests.cluster.objects import Objects

@@ -75,3 +75,39 @@ def test_both_break_the_same_rules_with_the_same_sentences(crds: Cluster, block:
     workload["spec"]["autoscaling"] = block
     workload["spec"]["serving"]["engine"] = engine
     assert _online(crds, workload) == _offline(workload)
+
+
+_STEPS = st.lists(
+    st.fixed_dictionaries(
+        {"weight": st.integers(1, 5)}, optional={"pause": st.sampled_from(["0s", "2m", "168h", "168.001h", "99999h"])}
+    ),
+    max_size=4,
+)
+_UPDATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "rollout": st.fixed_dictionaries({}, optional={"steps": _STEPS, "paused": st.booleans()}),
+        "nodePools": st.lists(st.sampled_from("abc"), min_size=1, max_size=4),
+        "traffic": st.fixed_dictionaries(
+            {}, optional={"service": st.just("front"), "httpRoute": st.just({"name": "llama"})}
+        ),
+    },
+)
+_KINDS = st.sampled_from(
+    [
+        {"deployment": good()["spec"]["serving"]["deployment"]},
+        {"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama"}},
+    ]
+)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(update=_UPDATES, kind=_KINDS, timeout=st.sampled_from([{}, {"requestTimeoutSeconds": 30}]))
+def test_both_break_the_same_rules_of_updates(
+    crds: Cluster, update: dict[str, Any], kind: dict[str, Any], timeout: dict[str, Any]
+) -> None:
+    workload = good()
+    workload["spec"] |= {**update, "serving": {"port": 8000, **kind, **timeout}}
+    assert _online(crds, workload) == _offline(workload)

@@ -25,6 +25,7 @@ TAKEN = {
     "defaults",
     "kpa",
     "projects",
+    "node_pools",
     "activation_pages",
     "ceilings",
     "target_kinds",

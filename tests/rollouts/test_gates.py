@@ -100,6 +100,8 @@ def test_a_weight_counts_only_when_it_is_accepted_at_this_generation() -> None:
         (ROLLOUT, replace(READY, counted_at=None), CURRENT, False),
         (ROLLOUT, READY, replace(CURRENT, counted_at=None), False),
         (ROLLOUT, replace(READY, counted_at=100.5), CURRENT, False),
+        (ROLLOUT, READY, replace(CURRENT, counted_from=199.5), False),
+        (ROLLOUT, READY, replace(CURRENT, counted_from=199.0), True),
     ],
     ids=[
         "the update had a request",
@@ -111,12 +113,59 @@ def test_a_weight_counts_only_when_it_is_accepted_at_this_generation() -> None:
         "the update's counters are unknown",
         "the current's counters are unknown",
         "too early to say",
+        "what came before the counters were read is unknown",
+        "read for long enough",
     ],
 )
 def test_the_pods_counters_agree_with_the_route(
     rollout: Rollout, update: ObservedRevision, current: ObservedRevision, agree: bool
 ) -> None:
-    assert (gates.counters_agree(rollout, update, current) is None) is agree
+    assert (gates.counters_agree(rollout, update, current, 110.0) is None) is agree
+
+
+def uncounted(revision: ObservedRevision, last_request_at: float | None = None) -> ObservedRevision:
+    return replace(revision, counted_at=None, in_flight=None, last_request_at=last_request_at)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "update", "current", "opens_at"),
+    [
+        (ROLLOUT, uncounted(READY), CURRENT, 130.0),
+        (ROLLOUT, READY, uncounted(CURRENT), 130.0),
+        (ROLLOUT, uncounted(READY), uncounted(CURRENT), 130.0),
+        (replace(ROLLOUT, accepted_at=None), uncounted(READY), CURRENT, None),
+        (ROLLOUT, uncounted(READY), replace(CURRENT, last_request_at=125.0), 130.0),
+        (replace(ROLLOUT, weight=100), uncounted(READY), replace(CURRENT, last_request_at=125.0), 155.0),
+        (replace(ROLLOUT, weight=100), uncounted(READY), replace(CURRENT, last_request_at=99.0), 130.0),
+        (replace(ROLLOUT, weight=100), READY, uncounted(CURRENT, 125.0), 155.0),
+        (ROLLOUT, replace(READY, counted_at=99.0), CURRENT, None),
+        (ROLLOUT, uncounted(READY, 101.0), CURRENT, 101.0),
+        (ROLLOUT, replace(uncounted(READY), serving=frozenset()), CURRENT, 101.0),
+    ],
+    ids=[
+        "of the update",
+        "of the current one",
+        "of both",
+        "not accepted yet",
+        "a small share, and requests elsewhere",
+        "100 %, and a request elsewhere since",
+        "100 %, and a request elsewhere before",
+        "100 %, and the current one's are lost for a moment",
+        "late is not unknown",
+        "finished requests alone are shown",
+        "nobody serves there",
+    ],
+)
+def test_the_routes_word_counts_where_counters_stay_unknown(
+    rollout: Rollout, update: ObservedRevision, current: ObservedRevision, opens_at: float | None
+) -> None:
+    opened = [now for now in range(101, 1000) if gates.counters_agree(rollout, update, current, now) is None]
+    assert (opened[0] if opened else None) == opens_at
+
+
+def test_it_is_said_whose_counters_are_not_known() -> None:
+    shut = gates.counters_agree(ROLLOUT, uncounted(READY), CURRENT, 110.0)
+    assert shut == f"the request counters of {NEW} are not known yet"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +178,10 @@ def test_the_pods_counters_agree_with_the_route(
         (replace(CURRENT, last_request_at=197.0), False),
         (replace(CURRENT, last_request_at=195.0), True),
         (replace(CURRENT, counted_at=104.0), False),
+        (replace(CURRENT, busy_at=197.0), False),
+        (replace(CURRENT, busy_at=195.0, last_request_at=120.0), True),
+        (replace(CURRENT, counted_from=197.0), False),
+        (replace(CURRENT, counted_from=195.0), True),
         (replace(CURRENT, ready=0, in_flight=None), True),
     ],
 )

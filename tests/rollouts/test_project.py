@@ -96,3 +96,18 @@ def test_a_big_update_is_not_starved_by_small_ones_that_keep_coming() -> None:
             break
     assert most <= OVERTAKES_MOST + 2, "a few may be served in the same cycle"
     assert big.settled(), big.story()
+
+
+def test_an_update_of_which_nothing_is_limited_is_served_at_once() -> None:
+    world = World(gpus={}).serving().edit("b")
+    assert world.cycle().record.rollout is not None
+    assert (world.phase(), world.record.rollout and world.record.rollout.pool) == (Phase.STARTING, "default")
+    world.run(60, World.settled)
+    assert (world.settled(), world.record.pool, world.holds) == (True, "default", {})
+
+
+def test_an_update_goes_to_the_pool_that_nobody_limits_where_the_limited_one_is_full() -> None:
+    world = World(gpus={"h100": 5}, spec=RolloutSpec(1, 8, node_pools=("h100", "spare"))).serving().edit("b")
+    assert world.used("h100") == 3000
+    world.run(60, World.settled)
+    assert (world.settled(), world.record.pool, world.used("h100")) == (True, "spare", 0), world.story()

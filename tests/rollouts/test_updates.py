@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.model.rollout import RolloutSpec, WarmUpSpec, WeightStep, WhenQuotaShort
+from rollouts.commands import DeleteRevision
+from rollouts.gates import COUNTERS_PATIENCE_S
 from rollouts.record import PausedBy, Phase, Why
 from rollouts.revision import NO_REVISION
 from rollouts.verbs import Verb, parse
@@ -120,6 +122,24 @@ def test_a_deadline_removes_every_new_pod_at_once_and_the_current_one_never_noti
     assert rollout is not None
     assert (rollout.phase, rollout.reason) == (Phase.FAILED, Why.PROGRESS_DEADLINE_EXCEEDED)
     assert (world.held("b"), world.traffic(), world.replicas("a")) == (0, {A: 100}, 3)
+
+
+def test_pods_that_are_to_go_at_once_are_asked_for_until_they_are_gone() -> None:
+    world = World()
+    world.broken.add(B)
+    world.serving().edit("b").until(Phase.ROLLING_BACK, 700)
+    assert (world.replicas("b"), world.live("b")) == (None, 3)
+    assert DeleteRevision(B, immediate=True) in world.cycle().commands, "a controller may have made one more"
+    world.pass_time(5)
+    assert world.live("b") == 0
+    assert DeleteRevision(B, immediate=True) not in world.cycle().commands
+
+
+def test_pods_that_served_end_in_their_own_time() -> None:
+    world = World(gpus={"default": 30}).serving().edit("b").run(60)
+    assert world.record.current == B
+    deletions = [each for step in world.steps for each in step.commands if isinstance(each, DeleteRevision)]
+    assert deletions == [DeleteRevision(A, immediate=False)]
 
 
 def test_half_ready_ends_at_the_deadline_too() -> None:
@@ -248,6 +268,11 @@ def test_a_verb_that_nobody_knows_is_refused_with_the_allowed_ones(text: str) ->
     found = parse(text)
     assert isinstance(found, str)
     assert "promote-full" in found
+
+
+def test_a_verb_is_no_longer_than_the_status_can_remember() -> None:
+    assert not isinstance(parse(f"abort llama-1 {'x' * 239}"), str)
+    assert parse(f"abort llama-1 {'x' * 240}") == "the verb has 254 characters; allowed: at most 253"
 
 
 def test_a_verb_is_obeyed_once_and_only_for_the_revision_that_it_names() -> None:
@@ -471,6 +496,16 @@ def test_a_template_that_returns_to_the_current_one_is_an_abort_with_nothing_lef
     assert world.traffic() == {A: 100}
     world.edit("b").run(400, World.settled)
     assert world.record.current == B, "wanted once more, it is a fresh update"
+
+
+@pytest.mark.parametrize("uncounted", [{A}, {B}, {A, B}], ids=["old", "new", "both"])
+def test_an_update_of_an_engine_without_counters_goes_on_by_the_routes_word(uncounted: set[str]) -> None:
+    world = World(spec=replace(CANARY, drain_timeout_s=40.0), routed=True, uncounted=uncounted).serving().edit("b")
+    began = world.until(Phase.SHIFTING).now
+    world.run(600, World.settled)
+    assert world.settled(), world.story()
+    assert (world.record.current, world.record.phase) == (B, Phase.COMPLETE)
+    assert world.now - began < 120 + 60 + 3 * (COUNTERS_PATIENCE_S + 5) + 40 + 20, "pauses, weights, drain, deletion"
 
 
 def test_warm_up_requests_come_before_any_weight() -> None:

@@ -67,7 +67,7 @@ class World:
     template: Revision = field(default_factory=lambda: revision("a"))
     desired: int = 3
     requests: bool = True  # traffic flows
-    gpus: dict[str, int] = field(default_factory=lambda: {"default": 12})
+    gpus: dict[str, int] = field(default_factory=lambda: {"default": 12})  # a node pool that is not in it is unlimited
     foreign: int = 0  # GPUs of pods that are not ours, in every pool
     things: dict[str, Thing] = field(default_factory=dict)
     saved: set[str] = field(default_factory=set)
@@ -77,6 +77,7 @@ class World:
     weight_since: float = 0.0
     last_request: dict[str, float] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
+    uncounted: set[str] = field(default_factory=set)  # revisions whose engine shows nothing of its requests
     warmed: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)  # revisions whose pods never become ready
     unplaceable: set[str] = field(default_factory=set)  # node pools without a node
@@ -164,9 +165,9 @@ class World:
             epoch=thing.epoch,
             warm=len(names & self.warmed),
             serving=names,
-            in_flight=self.in_flight.get(name, 0),
-            last_request_at=self.last_request.get(name),
-            counted_at=self.now,
+            in_flight=None if name in self.uncounted else self.in_flight.get(name, 0),
+            last_request_at=None if name in self.uncounted else self.last_request.get(name),
+            counted_at=None if name in self.uncounted else self.now,
         )
 
     def _late(self, name: str) -> ObservedRevision:
@@ -199,9 +200,22 @@ class World:
             others=tuple(seen_of(name) for name in sorted(self.things) if name != current),
             route=ObservedRoute(self.weight, self.now >= self.weight_since) if self.routed else None,
             holds=tuple(ObservedHold(name, pool, dict(held)) for name, (pool, held) in sorted(self.holds.items())),
-            per_replica={f"llama-{letter * 8}": {GPU: 1000} for letter in "abcdef"} | dict(self.per_replica),
+            per_replica=self._prices(),
             desired=self.desired,
         )
+
+    def _limited(self, name: str) -> bool:
+        """Is anything limited where the revision is, or in any of its pools where it is nowhere yet?"""
+        places = {self.record.current: self.record.pool}
+        if self.record.rollout is not None:
+            places[self.record.rollout.revision] = self.record.rollout.pool
+        places |= {each: pool for each, (pool, _) in self.holds.items()}
+        pool = places.get(name)
+        return bool(self.gpus.keys() & ({pool} if pool is not None else set(self.spec.node_pools)))
+
+    def _prices(self) -> dict[str, ResourceVector]:
+        known: dict[str, ResourceVector] = {f"llama-{letter * 8}": {GPU: 1000} for letter in "abcdef"}
+        return {name: price if self._limited(name) else {} for name, price in (known | dict(self.per_replica)).items()}
 
     # one cycle
 
@@ -212,6 +226,8 @@ class World:
         wanted = 0 if self.limits.stopped else min(bounds.most, max(bounds.least, self.desired))
         there = seen.of(current)
         pool = next((hold.pool for hold in seen.holds if hold.revision == current), self.spec.node_pools[0])
+        if pool not in self.gpus:
+            return wanted
         used = self.used(pool) - self.holds.get(current, (pool, {}))[1].get(GPU, 0)
         room = max(0, (self.gpus[pool] - self.foreign) * 1000 - used) // 1000
         return min(wanted, max(there.replicas or 0, room - there.terminating))
@@ -315,6 +331,9 @@ class World:
         self._call(effect)
 
     async def hold(self, revision: str, pool: str, vector: ResourceVector) -> None:
+        if pool not in self.gpus:  # granted, and written nowhere
+            self._call(lambda: self.holds.pop(revision, None))
+            return
         before = self.holds.get(revision, (pool, {}))[1].get(GPU, 0)
         after = vector.get(GPU, 0)
         if self.used(pool) - before + after > (self.gpus[pool] - self.foreign) * 1000 and after > before:
@@ -346,7 +365,7 @@ class World:
         assert len(live) <= 2, f"I4: pods of {sorted(live)}"
         for name, thing in live.items():
             held = self.holds.get(name, ("", {}))[1].get(GPU, 0)
-            assert len(thing.pods) * 1000 <= held, f"I3: {name} {len(thing.pods)} > {held}"
+            assert len(thing.pods) * 1000 <= held or not self._limited(name), f"I3: {name} {len(thing.pods)} > {held}"
         unknown = [name for name, each in self.things.items() if each.replicas and name not in self.record.names]
         assert not unknown, f"I6: {unknown}"
 

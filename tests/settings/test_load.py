@@ -41,7 +41,7 @@ def test_values_arrive_in_seconds_bytes_and_thousandths() -> None:
     ).config
     assert (config.tick, config.scrape.period, config.scrape.max_page_size) == (0.5, 60.0, 1024**2)
     assert config.kpa.stable_window == 90.0
-    assert config.projects["ml"].quota.limits.default == {"nvidia.com/gpu": 12000, "cpu": 500, "memory": 1024000}
+    assert config.projects["ml"].quota.limits["default"] == {"nvidia.com/gpu": 12000, "cpu": 500, "memory": 1024000}
 
 
 def test_the_fingerprint_is_that_of_the_file(tmp_path: Path) -> None:
@@ -114,7 +114,59 @@ REFUSED = [
     ),
     (
         "projects: {a: {namespaces: [x], quota: {limits: {h100: {nvidia.com/gpu: 1}}}}}",
-        "projects.a.quota.limits.h100: unknown key; allowed: default",
+        "projects.a.quota.limits.h100: h100 is no node pool; allowed: default",
+    ),
+    (
+        "projects: {a: {namespaces: [x], nodePools: [h100, b200]}}\nnodePools: {h100: {nodeSelector: {gpu: h100}}}",
+        "config.yaml:1: projects.a.nodePools: value 'b200' is no node pool; allowed: default, h100",
+    ),
+    (
+        "projects: {a: {namespaces: [x], nodePools: [default, default]}}",
+        "projects.a.nodePools: value 'default' stands there twice; allowed: each node pool once",
+    ),
+    (
+        "projects: {a: {namespaces: [x], nodePools: []}}",
+        "projects.a.nodePools: value (a list) is out of range; allowed: a list of 1 to 8",
+    ),
+    ("nodePools: {default: {nodeSelector: {a: b}}}", "nodePools.default: default is every node; allowed: another name"),
+    ("nodePools: {H100: {nodeSelector: {a: b}}}", "nodePools.H100: this name is refused; allowed: lower-case letters"),
+    ("nodePools: {h100: {}}", "nodePools.h100.nodeSelector: is missing; allowed: a mapping"),
+    ("nodePools: {h100: {nodeSelector: {}}}", "nodePools.h100.nodeSelector: value (a mapping) is out of range"),
+    ("nodePools: {h100: {nodeSelector: {gpu: true}}}", "nodePools.h100.nodeSelector.gpu: value true is not text"),
+    ("nodePools: {h100: {nodeSelector: {-gpu: a}}}", "nodePools.h100.nodeSelector.-gpu: this name is refused"),
+    ("nodePools: {h100: {nodeSelector: {gpu: a b}}}", "nodePools.h100.nodeSelector.gpu: value 'a b' is not of the"),
+    (
+        "nodePools:\n  a: {nodeSelector: {gpu: h100}}\n  b: {nodeSelector: {gpu: h100}}",
+        "config.yaml:3: nodePools.b.nodeSelector: has the nodes of a; allowed: labels of other nodes",
+    ),
+    # defaults of updates
+    (
+        "defaults: {rollout: {progressDeadlineSeconds: 0}}",
+        "defaults.rollout.progressDeadlineSeconds: value 0 is out of range; allowed: a whole number from 1 to 604800",
+    ),
+    (
+        "defaults: {rollout: {whenQuotaShort: later}}",
+        "defaults.rollout.whenQuotaShort: value 'later' is not known; allowed: wait, refuse",
+    ),
+    (
+        "defaults: {rollout: {steps: [{weight: 50}, {weight: 10}]}}",
+        "defaults.rollout.steps: the weights [50, 10] do not rise; set each above the one before, from 1 to 100",
+    ),
+    (
+        "defaults: {rollout: {steps: [{weight: 101}]}}",
+        "defaults.rollout.steps[0].weight: value 101 is out of range; allowed: a whole number from 1 to 100",
+    ),
+    (
+        "defaults: {rollout: {steps: [{weight: 10, pause: soon}]}}",
+        "defaults.rollout.steps[0].pause: value 'soon' is not of the right form; allowed: a duration such as 30s",
+    ),
+    (
+        "defaults: {rollout: {warmup: {path: health}}}",
+        "defaults.rollout.warmup.path: value 'health' is not of the right form; allowed: a path that starts with /",
+    ),
+    (
+        "defaults: {rollout: {drain: {quietSeconds: 3601}}}",
+        "defaults.rollout.drain.quietSeconds: value 3601 is out of range; allowed: a whole number from 0 to 3600",
     ),
     (
         "projects: {a: {namespaces: [x], quota: {limits: {default: {nvidia.com/gpu: -1}}}}}",

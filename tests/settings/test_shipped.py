@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import KpaParameters
 from autoscaler.settings.config import Config, json_schema
 from autoscaler.settings.load import load
@@ -56,7 +57,9 @@ def test_the_shipped_schema_is_the_generated_one() -> None:
     assert json.loads((CONFIG / "schema" / "config.schema.json").read_text()) == json_schema(), HOW
 
 
-@pytest.mark.parametrize("name", ["defaults.yaml", "examples/config.yaml", "examples/prometheus.yaml"])
+@pytest.mark.parametrize(
+    "name", ["defaults.yaml", "examples/config.yaml", "examples/node-pools.yaml", "examples/prometheus.yaml"]
+)
 def test_the_schema_accepts_what_the_loader_accepts(name: str) -> None:
     load(CONFIG / name, {})
     _validate(read_documents((CONFIG / name).read_text())[0].value)
@@ -77,6 +80,7 @@ def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
         "several-nodes.yaml",
         "by-query.yaml",
         "target-ref.yaml",
+        "canary.yaml",
     ],
 )
 def test_the_example_workloads_are_valid(name: str) -> None:
@@ -92,6 +96,28 @@ def test_the_examples_fit_together() -> None:
     assert document.value["metadata"]["namespace"] in config.projects[spec["project"]].namespaces
 
 
+def test_the_canary_may_run_where_the_node_pools_are() -> None:
+    config = load(CONFIG / "examples" / "node-pools.yaml", {}).config
+    [document] = read_documents((CONFIG / "examples" / "canary.yaml").read_text())
+    spec = document.value["spec"]
+    assert tuple(spec["nodePools"]) == config.projects[spec["project"]].own_pools
+
+
+def test_the_defaults_of_updates_are_those_of_the_core() -> None:
+    rollout, core = Config().defaults.rollout, RolloutSpec()
+    assert core == RolloutSpec(
+        queue_timeout_s=rollout.queue_timeout_seconds,
+        schedule_timeout_s=rollout.schedule_timeout_seconds,
+        progress_deadline_s=rollout.progress_deadline_seconds,
+        when_quota_short=rollout.when_quota_short,
+        drain_timeout_s=rollout.drain.timeout_seconds,
+        drain_quiet_s=rollout.drain.quiet_seconds,
+        paused=rollout.paused,
+        revision_history_limit=rollout.revision_history_limit,
+    )
+    assert (rollout.steps, rollout.warmup) == ((), None)
+
+
 def test_the_defaults_of_the_policy_are_those_of_the_core() -> None:
     kpa = Config().kpa
     assert KpaParameters() == KpaParameters(
@@ -105,7 +131,7 @@ def test_the_defaults_of_the_policy_are_those_of_the_core() -> None:
 
 def test_nothing_of_a_later_release_is_offered() -> None:
     text = json.dumps(json_schema())
-    for later in ("nodePools", "hpa", "adaptive"):
+    for later in ("preemptibility", "hpa", "adaptive"):
         assert f'"{later}"' not in text
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
@@ -23,7 +24,7 @@ class Misbehaviour(StrEnum):
 
 
 class Pod:
-    """One server. `page` or `misbehaviour` may be changed at any time; `headers` keeps the last request's."""
+    """One server. `page` or `misbehaviour` may be changed at any time; `headers` and `body` are the last request's."""
 
     def __init__(self, ip: str) -> None:
         self.ip = ip
@@ -34,6 +35,8 @@ class Pod:
         self.asked_at: list[float] = []  # loop time of every request
         self.connections = 0
         self.headers = ""
+        self.body = b""
+        self.statuses: list[str] = []  # of the next answers; then `status`
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -66,6 +69,7 @@ class Pod:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 while True:
                     self.headers = (await reader.readuntil(b"\r\n\r\n")).decode()
+                    self.body = await reader.readexactly(_length(self.headers))
                     self.asked_at.append(asyncio.get_running_loop().time())
                     await self._answer(writer)
         finally:
@@ -75,9 +79,15 @@ class Pod:
         if self.misbehaviour is not None:
             await _MISBEHAVE[self.misbehaviour](writer)
             return
-        head = f"HTTP/1.1 {self.status}\r\nContent-Length: {len(self.page)}\r\n{self.extra_header}\r\n"
+        status = self.statuses.pop(0) if self.statuses else self.status
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(self.page)}\r\n{self.extra_header}\r\n"
         writer.write(head.encode() + self.page)
         await writer.drain()
+
+
+def _length(headers: str) -> int:
+    found = re.search(r"(?im)^content-length: *([0-9]+)", headers)
+    return int(found[1]) if found else 0
 
 
 async def _hang(_: Writer) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autoscaler.model.signal import Activation, Quality, Reading, SignalSpec
-from autoscaler.model.workload import ActivationSpec, Engine, WorkloadKey
+from autoscaler.model.workload import ActivationSpec, Engine, TargetKey, WorkloadKey
 from autoscaler.signals.activation import ActivationPages
 from autoscaler.signals.scraper import PodScraper
 from autoscaler.signals.targets import PodAddress, ScrapeTarget
@@ -51,7 +51,7 @@ class Workload:
         )
 
     @property
-    def target(self) -> dict[WorkloadKey, ScrapeTarget]:
+    def target(self) -> dict[TargetKey, ScrapeTarget]:
         key = WorkloadKey(self.namespace, "llama")
         return {key: ScrapeTarget(8011, "/metrics", Engine.AUTO, SIGNALS, self.addresses())}
 

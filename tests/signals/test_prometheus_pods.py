@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from autoscaler.model.signal import Quality, Reading, SignalSpec
-from autoscaler.model.workload import Engine, WorkloadKey
+from autoscaler.model.workload import Engine, RevisionKey, TargetKey, WorkloadKey
 from autoscaler.signals.aggregates import Labels
 from autoscaler.signals.prometheus import Access
 from autoscaler.signals.prometheus_pods import PrometheusPods
@@ -257,3 +257,16 @@ async def test_a_histogram_gives_its_percentile(scene: Scene) -> None:
         scene.server.set(name, 110, pod, le="1.0")
         scene.server.set(name, 110, pod, le="+Inf")
     await until(lambda: (scene.reading("ttft").value or 0) == pytest.approx(0.991), 8)
+
+
+async def test_each_revision_has_the_values_of_its_own_pods(scene: Scene) -> None:
+    update = RevisionKey(KEY, "llama-2")
+    scene.show("p-1", 7, 0)
+    signals = (SignalSpec("concurrency", 10, 7),)
+    targets: dict[TargetKey, ScrapeTarget] = {
+        key: ScrapeTarget(8000, "/metrics", Engine.AUTO, signals, (PodAddress(pod, f"uid-{pod}", "10.0.0.1"),))
+        for key, pod in ((KEY, "p-0"), (update, "p-1"))
+    }
+    scene.source.set_targets(targets)
+    await scene.until(6.0, Quality.FRESH)
+    await until(lambda: scene.source.readings(time.time())[update].readings["concurrency"].value == 8.0)

@@ -7,11 +7,12 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from autoscaler.model.signal import Activation, Quality, Reading, Shape, SignalSpec
-from autoscaler.model.workload import ActivationQuery, Engine, WorkloadKey
+from autoscaler.model.workload import ActivationQuery, Engine, RevisionKey, WorkloadKey
 from autoscaler.signals.prometheus import Access
 from autoscaler.signals.queries import NamedQuery, named_query
 from autoscaler.signals.query_poller import MOST_AT_ONCE, QueryPoller, next_place
@@ -194,3 +195,14 @@ def test_workloads_spread_over_the_interval_and_keep_their_places() -> None:
         due = next_place(use, 10.0, 123.4)
         assert due % 10 == pytest.approx(place)
         assert 5.0 <= due - 123.4 <= 15.0
+
+
+async def test_a_revision_asks_beside_its_workload(scene: Scene) -> None:
+    update = RevisionKey(KEY, "llama-2")
+    scene.poller.set_targets({KEY: target("pending"), update: replace(target("pending"), revision="llama-2")})
+    await scene.until(5.0, Quality.FRESH)
+    await until(lambda: scene.poller.reading(update, "pending", 1, time.time()).value == 5.0)
+    assert set(scene.server.queries) == {'sum(pending{ns="ml", app="llama"})'}
+    scene.poller.set_targets({KEY: target("pending")})
+    assert scene.poller.reading(update, "pending", 1, time.time()).quality is Quality.ABSENT
+    assert scene.reading().quality is Quality.FRESH

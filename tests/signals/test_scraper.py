@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from yarl import URL
 
-from autoscaler.model.signal import Quality, SignalSpec, WorkloadSignals
-from autoscaler.model.workload import Engine, WorkloadKey
+from autoscaler.model.signal import Quality, RequestCounts, SignalSpec, WorkloadSignals
+from autoscaler.model.workload import Engine, RevisionKey, TargetKey, WorkloadKey
 from autoscaler.signals.fetch import PageFetcher
 from autoscaler.signals.scraper import PodScraper
 from autoscaler.signals.targets import PodAddress, ScrapeTarget, page_url
@@ -285,3 +286,104 @@ async def test_a_bad_path_is_a_fault_of_that_workload_only() -> None:
         world.uids = {world.pods[0].ip: "new"}
         world.aim(path="metrics")
         await world.until_reason("bad address")
+
+
+def page(running: int, finished: int) -> bytes:
+    return (
+        f'vllm:num_requests_running{{engine="0"}} {running}\nvllm:num_requests_waiting{{engine="0"}} 0\n'
+        f'vllm:request_success_total{{engine="0",finished_reason="stop"}} {finished}\n'
+    ).encode()
+
+
+class Revisions:
+    """The pods of a workload and of its update, counted."""
+
+    def __init__(self, world: Scene) -> None:
+        self.world = world
+        self.keys: list[TargetKey] = [KEY, RevisionKey(KEY, "llama-2")]
+        for pod in world.pods:
+            pod.page = page(0, 7)
+        world.scraper.set_targets({key: self.target(number) for number, key in enumerate(self.keys)})
+
+    def target(self, number: int) -> ScrapeTarget:
+        pod = self.world.pods[number]
+        return ScrapeTarget(
+            self.world.port, "/metrics", Engine.AUTO, (), (PodAddress("p", "u", pod.ip),), counters=True
+        )
+
+    def requests(self, number: int) -> RequestCounts:
+        found = self.world.scraper.readings(time.time())[self.keys[number]].requests
+        assert found is not None
+        return found
+
+    async def counted(self, number: int, since: float) -> None:
+        await until(lambda: (self.requests(number).counted_at or 0.0) > since)
+
+
+async def test_requests_are_counted_of_each_revision_apart() -> None:
+    async with scene(pods=2) as world:
+        revisions = Revisions(world)
+        began = time.time()
+        for number in range(2):
+            await revisions.counted(number, began + 2 * PERIOD_S)
+            seen = revisions.requests(number)
+            assert (seen.in_flight, seen.last_request_at, seen.supported) == (0, None, True)
+            assert seen.counted_from > began - 1.0, "what its pages counted before is unknown"
+        switched = time.time()
+        world.pods[1].page = page(0, 8)
+        await until(lambda: revisions.requests(1).last_request_at is not None)
+        assert (revisions.requests(1).last_request_at or 0.0) >= switched
+        world.pods[1].page = page(2, 8)
+        await until(lambda: revisions.requests(1).in_flight == 2)
+        await revisions.counted(0, time.time())
+        assert revisions.requests(0).last_request_at is None, "the old one has had none"
+
+
+async def test_of_a_pod_that_hangs_nothing_is_known_until_its_next_page_which_has_all() -> None:
+    async with scene(pods=2) as world:
+        revisions = Revisions(world)
+        await revisions.counted(0, 0.0)
+        known_from = revisions.requests(0).counted_from
+        world.pods[0].misbehaviour = Misbehaviour.HANG
+        await until(lambda: revisions.requests(0).counted_at is None)
+        assert (revisions.requests(0).in_flight, revisions.requests(0).supported) == (None, True)
+        world.pods[0].misbehaviour = None
+        world.pods[0].page = page(0, 9)
+        await until(lambda: revisions.requests(0).counted_at is not None)
+        assert revisions.requests(0).last_request_at is not None
+        assert revisions.requests(0).counted_from == known_from
+
+
+async def test_a_page_of_no_engine_we_know_counts_nothing_and_says_so() -> None:
+    async with scene(pods=2) as world:
+        revisions = Revisions(world)
+        for pod in world.pods:
+            pod.page = b"my_requests_total 7\n"
+        world.scraper.set_targets({})
+        world.scraper.set_targets({KEY: revisions.target(0)})
+        await until(lambda: not revisions.requests(0).supported)
+        assert revisions.requests(0) == RequestCounts(supported=False)
+
+
+async def test_counting_ends_with_the_update_and_the_signals_stay() -> None:
+    async with scene() as world:
+        await until(lambda: world.signals.readings["concurrency"].quality is Quality.FRESH)
+        assert world.signals.requests is None
+        world.scraper.set_targets({KEY: replace(world.target(), counters=True)})
+        assert world.signals.readings["concurrency"].value == 5.0
+        await until(lambda: world.signals.requests is not None and world.signals.requests.in_flight == 5)
+        world.aim()
+        assert world.signals.requests is None
+        assert world.signals.readings["concurrency"].quality is Quality.FRESH
+
+
+def test_all_revisions_of_a_workload_have_one_place_in_the_round_for_as_long_as_one_is_there() -> None:
+    scraper = PodScraper(time.time)
+    first = ScrapeTarget(8000, "/metrics", Engine.AUTO, (), (PodAddress("p", "u", "127.0.0.11"),))
+    keys: list[TargetKey] = [WorkloadKey("ml", "other"), KEY, RevisionKey(KEY, "llama-2")]
+    scraper.set_targets(dict.fromkeys(keys, first))
+    places = [scraper._visits[key]["u"].place for key in keys]
+    assert places[0] != places[1] == places[2]
+    scraper.set_targets({keys[2]: first})
+    scraper.set_targets(dict.fromkeys(keys[1:], first))
+    assert scraper._visits[KEY]["u"].place == places[1]

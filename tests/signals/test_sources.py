@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from autoscaler.model.foreign import Measure
-from autoscaler.model.signal import Activation, Quality, Reading, Shape, SignalSpec, WorkloadSignals
-from autoscaler.model.workload import ActivationQuery, ActivationSpec, Engine, WorkloadKey
+from autoscaler.model.signal import Activation, Quality, Reading, RequestCounts, Shape, SignalSpec, WorkloadSignals
+from autoscaler.model.workload import ActivationQuery, ActivationSpec, Engine, RevisionKey, TargetKey, WorkloadKey
 from autoscaler.signals.activation import ActivationPages
 from autoscaler.signals.prometheus import Access
 from autoscaler.signals.queries import Outcome, named_query
@@ -29,15 +30,18 @@ class Reader:
 
     effective_period_s = 1.0
 
-    def __init__(self) -> None:
-        self.targets: Mapping[WorkloadKey, ScrapeTarget] = {}
+    def __init__(self, requests: RequestCounts | None = None) -> None:
+        self.requests = requests
+        self.targets: Mapping[TargetKey, ScrapeTarget] = {}
 
-    def set_targets(self, targets: Mapping[WorkloadKey, ScrapeTarget]) -> None:
+    def set_targets(self, targets: Mapping[TargetKey, ScrapeTarget]) -> None:
         self.targets = targets
 
-    def readings(self, now_s: float) -> dict[WorkloadKey, WorkloadSignals]:
+    def readings(self, now_s: float) -> dict[TargetKey, WorkloadSignals]:
         return {
-            key: WorkloadSignals({s.name: Reading(s.name, 3.0, Quality.FRESH) for s in target.signals}, ACTIVITY)
+            key: WorkloadSignals(
+                {s.name: Reading(s.name, 3.0, Quality.FRESH) for s in target.signals}, ACTIVITY, requests=self.requests
+            )
             for key, target in self.targets.items()
         }
 
@@ -46,11 +50,13 @@ class Reader:
 
 
 class Scene:
-    def __init__(self, has_prometheus: bool = True) -> None:
+    def __init__(self, has_prometheus: bool = True, apart: bool = False) -> None:
         queries = {"pending": named_query("sum(pending)", Shape.TOTAL, 15.0)} if has_prometheus else {}
-        self.pods, self.gpus = Reader(), Reader()
+        self.pods, self.gpus, self.counters = Reader(), Reader(), Reader(RequestCounts(in_flight=4))
         self.queries = QueryPoller(lambda: 100.0, Access("http://prometheus.test"), queries)
-        self.sources = SignalSources(self.pods, self.gpus, self.queries, ActivationPages({}, lambda: 100.0))
+        self.sources = SignalSources(
+            self.pods, self.gpus, self.queries, ActivationPages({}, lambda: 100.0), self.counters if apart else None
+        )
         self.sources.has_prometheus = has_prometheus
 
     def aim(self, *signals: SignalSpec) -> dict[str, Reading]:
@@ -110,3 +116,35 @@ def test_gpus_of_every_workload_are_read_where_they_are_republished() -> None:
         ["jobs"],
         {Measure.GPU_UTILIZATION: 300.0, Measure.GPU_MEMORY: 6.0},
     )
+
+
+def test_requests_are_counted_on_the_pods_own_pages_whoever_brings_the_signals() -> None:
+    scene = Scene(apart=True)
+    pods = (PodAddress("p-0", "uid-0", "10.0.0.1"),)
+    plain = ScrapeTarget(8000, "/metrics", Engine.VLLM, (OWN, GPU), pods, republish=True, revision="llama-1")
+    update, other = RevisionKey(KEY, "llama-2"), WorkloadKey("ml", "other")
+    counted = replace(plain, counters=True)
+    scene.sources.set_targets({KEY: counted, update: replace(counted, revision="llama-2"), other: plain})
+    assert scene.counters.asked() == [], "no signal is read there"
+    assert [(key, target.republish) for key, target in scene.counters.targets.items()] == [
+        (KEY, False),
+        (update, False),
+    ]
+    assert not any(target.counters for target in scene.gpus.targets.values())
+    found = scene.sources.readings(100.0)
+    assert {key: signals.requests for key, signals in found.items()} == {
+        KEY: RequestCounts(in_flight=4),
+        update: RequestCounts(in_flight=4),
+        other: None,
+    }
+    assert list(found[update].readings) == ["jobs", "gpu_utilization"]
+
+
+def test_where_the_pods_bring_the_signals_they_bring_the_counts_with_them() -> None:
+    scene = Scene()
+    scene.pods.requests = RequestCounts(in_flight=2)
+    pods = (PodAddress("p-0", "uid-0", "10.0.0.1"),)
+    target = ScrapeTarget(8000, "/metrics", Engine.VLLM, (ALIAS, QUERY), pods, counters=True)
+    scene.sources.set_targets({KEY: target})
+    assert scene.pods.targets[KEY].counters
+    assert scene.sources.readings(100.0)[KEY].requests == RequestCounts(in_flight=2)

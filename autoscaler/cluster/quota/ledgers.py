@@ -18,11 +18,10 @@ from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of
 from autoscaler.cluster.inferenceworkload import unix_seconds
 from autoscaler.cluster.resources import GROUP, MANAGED_BY, QUOTA_LEDGERS, Metadata, Struct
 from autoscaler.cluster.status import timestamp
-from autoscaler.model.quota import Domain, Hold, Ledger
+from autoscaler.model.quota import MAX_HOLDS, Domain, Hold, Ledger
 
 PROJECT_LABEL: Final = f"{GROUP}/project"
 NODE_POOL_LABEL: Final = f"{GROUP}/node-pool"
-MAX_HOLDS: Final = 2_000  # of one ledger, as its CRD allows
 
 
 class _Hold(Struct, frozen=True):

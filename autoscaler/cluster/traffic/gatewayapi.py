@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from autoscaler.cluster.client import JSON_PATCH, KubeApi
-from autoscaler.cluster.errors import Conflict, NotFound, Refused
+from autoscaler.cluster.errors import Conflict, Foreign, NotFound, Refused
 from autoscaler.cluster.fencing import epoch_of, stamp
 from autoscaler.cluster.resources import (
     AS_OURSELVES,
@@ -33,9 +33,11 @@ from autoscaler.cluster.resources import (
     RouteParent,
     RouteRule,
 )
+from rollouts import observed
 
 WRITE_TRIES: Final = 3  # the gateway's controller writes the status under us
 GATES: Final = ("Accepted", "ResolvedRefs")
+FULL: Final = 100
 MOST_OF_A_UNIT: Final = 99_999  # a duration of the Gateway API has at most five digits per unit
 _UNITS_S: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -117,6 +119,26 @@ def observe(address: RuleAddress, route: HTTPRoute | None, installed: bool) -> O
     )
 
 
+def update_percent(weights: Weights) -> int | None:
+    """The update's share of what both get. None: neither gets anything.
+
+    Only nothing is 0 and only everything is 100: what is between them is rounded to something between them.
+    """
+    both = weights.current + weights.update
+    if both == 0:
+        return None
+    if 0 in weights:
+        return FULL if weights.update else 0
+    return min(FULL - 1, max(1, round(FULL * weights.update / both)))
+
+
+def route_of(found: ObservedRoute | UnusableRoute) -> observed.ObservedRoute:
+    """The same, as updates look at it."""
+    if isinstance(found, UnusableRoute):
+        return observed.ObservedRoute(weight=None, accepted=False)
+    return observed.ObservedRoute(update_percent(found.weights), found.accepted)
+
+
 def timeout_warning(address: RuleAddress, seen: ObservedRoute, request_timeout_s: int | None) -> str | None:
     """What to tell where nobody has said how long an answer may take, and the gateway's own default cuts streams."""
     if request_timeout_s is not None or seen.request_timeout is not None:
@@ -149,7 +171,7 @@ def edits(
 
 
 class RouteTraffic:
-    """Writes the weights of one workload."""
+    """Writes the weights of one workload: the driver's port `Route`."""
 
     def __init__(
         self,
@@ -158,15 +180,28 @@ class RouteTraffic:
         observed: Callable[[], HTTPRoute | None],
         wrote: Callable[[HTTPRoute], None],
         epoch: int,
+        request_timeout_s: int | None = None,
     ) -> None:
         """`observed`: the route as it was looked at; `wrote` is given what the server answered; `epoch` is the present
-        leader's."""
+        leader's; `request_timeout_s`: written with the weights (None: stays as it is)."""
         self._api = api
         self._address = address
         self._path = HTTP_ROUTES.path(address.namespace, address.route)
         self._observed = observed
         self._wrote = wrote
         self._epoch = epoch
+        self._request_timeout_s = request_timeout_s
+
+    async def weigh(self, update_percent: int, seen: int | None) -> None:
+        """Where the weights are still what was seen. Raises Conflict where they are not, Foreign where another applies
+        the rules, and NotFound where the route, the rule or a backend is missing."""
+        found = observe(self._address, self._observed(), installed=True)
+        if isinstance(found, UnusableRoute):
+            foreign = found.reason is Unusable.FOREIGN_MANAGER
+            raise Foreign(found.message) if foreign else NotFound(found.message)
+        if route_of(found).weight != seen:
+            raise Conflict(f"the weights of HTTPRoute {self._address.route} have changed since they were looked at")
+        await self.split(Weights(FULL - update_percent, update_percent))
 
     async def stamp(self) -> None:
         """Makes the route carry the epoch: no weights that an earlier leader sent take effect any more."""
@@ -178,8 +213,8 @@ class RouteTraffic:
                 answer = await stamp(self._api, self._path, there.metadata, self._epoch)
                 self._wrote(msgspec.json.decode(answer, type=HTTPRoute))
 
-    async def split(self, wanted: Weights, request_timeout_s: int | None) -> None:
-        """Makes the rule have these weights and this time-out (None: as it is).
+    async def split(self, wanted: Weights) -> None:
+        """Makes the rule have these weights, and our time-out.
 
         Tried again where only the status or annotations have changed. Raises Conflict where the route is not what was
         looked at, and Refused where the API server says that the values are wrong.
@@ -194,19 +229,19 @@ class RouteTraffic:
                 raise Conflict(seen.message)
             if (seen.epoch or 0) > self._epoch or seen.generation != generation:
                 raise Conflict(f"HTTPRoute {self._address.route} has changed since it was looked at")
-            latest = await self._send(there, wanted, request_timeout_s)
+            latest = await self._send(there, wanted)
             if latest is None:
                 return
             there = latest
         raise Conflict(f"HTTPRoute {self._address.route} changed {WRITE_TRIES} times under the write of its weights")
 
-    async def _send(self, there: HTTPRoute, wanted: Weights, request_timeout_s: int | None) -> HTTPRoute | None:
+    async def _send(self, there: HTTPRoute, wanted: Weights) -> HTTPRoute | None:
         """None: done. Else the route as it is now, which is not what the edits were made for.
 
         A test that failed and a value that is wrong are both 422, without a word that tells them apart; but only the
         first comes with another version.
         """
-        patch = edits(self._address, there, wanted, request_timeout_s)
+        patch = edits(self._address, there, wanted, self._request_timeout_s)
         if not patch:
             return None
         try:

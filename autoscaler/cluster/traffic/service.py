@@ -8,7 +8,7 @@ Service, only that key of the selector and the annotation with our epoch are our
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from autoscaler.cluster.errors import Conflict, Foreign, NotFound
 from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import metadata_of, owned
-from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, Service
+from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, Endpoint, EndpointSlice, Service
 from autoscaler.model.workload import Protocol, WorkloadSpec
 from rollouts.machine import ObservedService
 from rollouts.revision import NO_REVISION, is_revision_of
@@ -28,10 +28,30 @@ def update_service_name(service: str) -> str:
     return f"{service}-update"
 
 
-def observe(name: str, service: Service | None) -> ObservedService:
-    """What the Service selects now."""
+def observe(name: str, service: Service | None, slices: Iterable[EndpointSlice] = ()) -> ObservedService:
+    """What the Service selects now, and by its EndpointSlices, whom it really leads to.
+
+    Without any slice that is unknown: a Service has one from the moment that its controller has seen it.
+    """
     selector = (service.spec.selector or {}) if service else {}
-    return ObservedService(name, service is not None, selector.get(REVISION_LABEL))
+    told = list(slices)
+    endpoints = ready_pods(told) if told else None
+    return ObservedService(name, service is not None, selector.get(REVISION_LABEL), endpoints)
+
+
+def ready_pods(slices: Iterable[EndpointSlice]) -> frozenset[str]:
+    """Names of the pods that one Service's slices call ready; an endpoint that is no pod stands there by its address,
+    in words that are no pod's name.
+    """
+    endpoints = (each for slice_ in slices for each in slice_.endpoints or ())
+    return frozenset(_name(each) for each in endpoints if each.conditions.ready is not False)
+
+
+def _name(endpoint: Endpoint) -> str:
+    target = endpoint.target_ref
+    if target is not None and target.kind == "Pod" and target.name:
+        return target.name
+    return f"address {', '.join(endpoint.addresses)}"
 
 
 class ServiceTraffic:
@@ -45,18 +65,20 @@ class ServiceTraffic:
         observed: Callable[[str], Service | None],
         wrote: Callable[[Service], None],
         epoch: int,
+        stamp_route: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`observed`: the Service of that name as it was looked at; `wrote` is given what the server answered; `epoch`
-        is the present leader's."""
+        is the present leader's; `stamp_route`: likewise for the route, where there is one."""
         self._api = api
         self._workload = workload
         self._spec = spec
         self._observed = observed
         self._wrote = wrote
         self._epoch = epoch
+        self._stamp_route = stamp_route
 
     async def stamp(self) -> None:
-        """Makes our Services carry the epoch: no selector that an earlier leader sent takes effect any more.
+        """Makes our Services and the route carry the epoch: nothing that an earlier leader sent takes effect any more.
 
         An update Service that selects nobody gets no traffic, so whatever comes late to it is harmless; it is left out,
         because a take-over has this to do for every workload.
@@ -71,6 +93,8 @@ class ServiceTraffic:
             with contextlib.suppress(NotFound):  # gone meanwhile: nothing that was sent for it takes effect
                 answer = await stamp(self._api, self._path(name), there.metadata, self._epoch)
                 self._wrote(msgspec.json.decode(answer, type=Service))
+        if self._stamp_route is not None:
+            await self._stamp_route()
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
         if exists:

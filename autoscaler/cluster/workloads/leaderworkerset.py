@@ -12,7 +12,17 @@ from typing import Any, Final, TypeVar
 
 from autoscaler.cluster.fencing import epoch_of
 from autoscaler.cluster.resources import LEADER_WORKER_SETS, REVISION_LABEL, Pod, Scalable
-from autoscaler.cluster.scalable import Content, Kind, Shape, is_live, is_ready, labelled
+from autoscaler.cluster.scalable import (
+    Content,
+    Kind,
+    NodeLabels,
+    Shape,
+    is_live,
+    is_ready,
+    is_settled,
+    pod_template,
+    serves,
+)
 from rollouts.machine import ObservedRevision
 
 _DOMAIN: Final = "leaderworkerset.sigs.k8s.io"
@@ -35,23 +45,27 @@ class _State(Enum):
     TERMINATING = auto()
 
 
-def spec(content: Content, own: Mapping[str, str], revision: str) -> dict[str, Any]:
-    """The LeaderWorkerSet's spec. Only leaders serve, so a leader template is always there."""
+def spec(content: Content, own: Mapping[str, str], revision: str, nodes: NodeLabels) -> dict[str, Any]:
+    """The LeaderWorkerSet's spec. Only leaders serve, so a leader template is always there. A group is in one pool."""
     worker = content["workerTemplate"]
     leader = content.get("leaderTemplate") or worker
     return {
         **{key: content[key] for key in _OF_THE_SET if content.get(key) is not None},
         "leaderWorkerTemplate": {
             **{key: content[key] for key in _OF_THE_GROUP if content.get(key) is not None},
-            "leaderTemplate": labelled(leader, {**own, REVISION_LABEL: revision}),
-            "workerTemplate": labelled(worker, own),
+            "leaderTemplate": pod_template(leader, {**own, REVISION_LABEL: revision}, nodes),
+            "workerTemplate": pod_template(worker, own, nodes),
         },
     }
 
 
 def observe(name: str, there: Scalable | None, pods: Iterable[Pod]) -> ObservedRevision:
     """How the groups of a revision are. One group is in one state, whatever its pods are in."""
-    states = [_state(group) for group in _groups(pod for pod in pods if is_live(pod)).values()]
+    every = list(pods)
+    live = [pod for pod in every if is_live(pod)]
+    states = [_state(group) for group in _groups(live).values()]
+    leaders = [pod for pod in every if _member(pod) == LEADER]
+    staying = sum(1 for pod in leaders if is_live(pod) and not pod.metadata.deletion_timestamp)
     unscheduled = states.count(_State.UNSCHEDULED)
     return ObservedRevision(
         name=name,
@@ -61,6 +75,8 @@ def observe(name: str, there: Scalable | None, pods: Iterable[Pod]) -> ObservedR
         unscheduled=unscheduled,
         terminating=states.count(_State.TERMINATING),
         epoch=epoch_of(there.metadata) if there else None,
+        serving=frozenset(pod.metadata.name for pod in live if serves(pod)),
+        settled=is_settled(there, live, staying, len(leaders)),  # a StatefulSet counts all that is there
     )
 
 

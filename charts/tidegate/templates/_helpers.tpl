@@ -141,13 +141,13 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
   verbs: [patch]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch] # patch: a new leader stamps its epoch
+  verbs: [get, list, watch, create, patch, delete] # patch: a new leader stamps its epoch; delete: after an update
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [get, patch]
 - apiGroups: [leaderworkerset.x-k8s.io]
   resources: [leaderworkersets]
-  verbs: [get, list, watch, create, patch] # likewise; LeaderWorkerSet need not be installed
+  verbs: [get, list, watch, create, patch, delete] # likewise; LeaderWorkerSet need not be installed
 - apiGroups: [leaderworkerset.x-k8s.io]
   resources: [leaderworkersets/scale]
   verbs: [get, patch]
@@ -163,10 +163,10 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 {{- end }}
 - apiGroups: [apps]
   resources: [controllerrevisions]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, delete] # delete: beyond a workload's history
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, delete] # delete: of an update that failed before it served
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]

@@ -138,7 +138,12 @@ def counted(
 
 def _with(seen: ObservedRevision, counts: RequestCounts) -> ObservedRevision:
     return replace(
-        seen, in_flight=counts.in_flight, last_request_at=counts.last_request_at, counted_at=counts.counted_at
+        seen,
+        in_flight=counts.in_flight,
+        last_request_at=counts.last_request_at,
+        counted_at=counts.counted_at,
+        counted_from=counts.counted_from,
+        busy_at=counts.busy_at,
     )
 
 

@@ -74,6 +74,7 @@ class WorkloadReport:
     measures: Mapping[Measure, float] = field(default_factory=dict)  # empty where nothing is republished
     rollout_message: str | None = None  # of the update, a sentence; None where there is none
     rollout: Mapping[str, Any] = field(default_factory=dict)  # what the status tells of all revisions
+    service_port: int | None = None  # where clients ask; None: as the revision serves
 
     def condition(self, kind: str) -> ConditionReport | None:
         return next((each for each in self.conditions if each.type == kind), None)

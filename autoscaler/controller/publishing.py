@@ -157,7 +157,8 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
         return status
     labels = {WORKLOAD_LABEL: report.key.name, REVISION_LABEL: report.revision or ""}  # a pod per replica
     if report.spec.target is None:  # the traffic of somebody else's object is somebody else's
-        status["url"] = f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}"
+        port = report.service_port or report.spec.serving.port
+        status["url"] = f"http://{report.spec.service}.{report.key.namespace}.svc:{port}"
     status |= {
         "replicas": counts.ready + counts.starting,
         "selector": report.selector or ",".join(f"{key}={value}" for key, value in labels.items()),

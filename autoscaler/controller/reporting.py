@@ -176,6 +176,7 @@ def _workload_report(
         measures=_measures(subject) if operator.republish else {},
         updating=updates.summary(subject, outcome.before, record, update),
         revisions=updates.status(subject, record, update, operator.limits),
+        service_port=subject.traffic.port,
     )
     found_events = events(before, report, reason_text(decision))
     if spec.mode is Mode.OBSERVE and desired_before != decision.desired:

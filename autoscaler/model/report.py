@@ -87,6 +87,7 @@ class WorkloadReport:
     measures: Mapping[Measure, float] = field(default_factory=dict)  # empty where nothing is republished
     updating: UpdateReport = UpdateReport()
     revisions: Mapping[str, Any] = field(default_factory=dict)  # what the status tells of all of them
+    service_port: int | None = None  # where clients ask; None: as the revision serves
 
     def condition(self, kind: str) -> ConditionReport | None:
         return next((each for each in self.conditions if each.type == kind), None)

@@ -12,10 +12,7 @@ checked against the invariants (verdict.py). Cells run side by side, in lanes.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +23,8 @@ from typing import Final, TypeVar
 
 from tests.crash.lane import Cell, Clean, Kind, Lane, Result
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.realcluster import assets, sandbox, session
+from tests.realcluster import program, session
 from tests.realcluster.cluster import Cluster
-from tests.realcluster.errors import AssetError
 
 T = TypeVar("T")
 
@@ -163,15 +159,14 @@ def open_lanes(cluster: Cluster, count: int, directory: Path) -> Iterator[list[L
 
 def main() -> int:
     arguments = _arguments()
-    if not sandbox.inside():
-        _enter()
+    program.enter("crash matrix")
     chosen = [each for each in SCENARIOS if each.name in (arguments.scenario or [each.name])]
     kinds = [Kind(each) for each in arguments.kind] or list(KINDS)
     began = time.monotonic()
     cluster = session.shared_cluster()
-    directory = Path(os.environ[sandbox.RUN_DIR_VARIABLE]) / "crash" / "logs"  # kept where the run fails
+    directory = program.logs("crash")
     with open_lanes(cluster, arguments.lanes, directory) as lanes:
-        matrix = run(lanes, chosen, lambda scenario, clean: cells(scenario, clean, kinds), _say)
+        matrix = run(lanes, chosen, lambda scenario, clean: cells(scenario, clean, kinds), program.say)
     print(f"\n{matrix.table()}\n\n{matrix.verdict()}, {time.monotonic() - began:.0f} s")
     if not matrix.failed and not matrix.problems:
         return 0
@@ -185,23 +180,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kind", action="append", default=[], choices=list(Kind), help="the first three by default")
     parser.add_argument("--lanes", type=int, default=LANES, help=f"cells at once; {LANES} by default")
     return parser.parse_args()
-
-
-def _enter() -> None:
-    """Runs this program again in a private namespace, as pytest does with itself."""
-    if reason := sandbox.why_not():
-        raise SystemExit(f"crash matrix: {reason}")
-    try:
-        assets.Resolver(os.environ).resolve_all(build=False)
-    except AssetError as error:
-        raise SystemExit(f"crash matrix: {error}") from None
-    run_dir = Path(tempfile.mkdtemp(prefix="tidegate-run-"))
-    command = sandbox.command_to_enter(run_dir, [sys.executable, *sys.orig_argv[1:]])
-    os.execv(command[0], command)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from autoscaler.simulator.story import Story
 from autoscaler.simulator.update_picture import UpdatePicture
 from autoscaler.simulator.update_run import UpdateSimulation
 
-LIVE_S: Final = 26.0  # wall seconds of the live picture of scaling
-UPDATES_S: Final = 20.0  # and of updates
+LIVE_S: Final = 25.0  # wall seconds of the live picture of scaling
+UPDATES_S: Final = 19.0  # and of updates
 FRAME_S: Final = 0.1
 READING_S: Final = 3.0  # for the opening words of each
 

@@ -121,6 +121,8 @@ class Ports:
             self._wrote,
             tenure.epoch,
             stamp_traffic,
+            lambda revision: pool_of(subject, revision),
+            self.operator().node_pools,
         )
 
 

@@ -71,7 +71,7 @@ class Revision:
         self.workload = msgspec.convert(body, InferenceWorkload)
         groups = {"size": 2, "workerTemplate": template(ready)}
         content = {"template": template(ready)} if kind is deployment.KIND else groups
-        rendered = render(kind, self.workload, NAME, {kind.field: content}, 2, orphan=True, epoch=1)
+        rendered = render(kind, self.workload, NAME, {kind.field: content}, 2, True, 1, ("default", {}))
         self._whole = 2 if kind is deployment.KIND else 4
         self.there: Scalable | None = None
         self.pods: list[Pod] = []

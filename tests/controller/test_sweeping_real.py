@@ -78,6 +78,8 @@ class Workload:
             lambda *_: None,
             1,
             lambda: asyncio.sleep(0),
+            lambda _: "default",
+            {},
         )
         for name in NAMES:
             await revisions.save(Revision(name, name.rpartition("-")[2] * 8, {"port": 8000, "deployment": {}}))

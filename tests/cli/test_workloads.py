@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -437,3 +441,51 @@ def test_colours_are_for_terminals_and_only_where_they_are_wanted(desk: Desk) ->
     assert "\x1b[" in desk.run("list", FORCE_COLOR="1").out
     assert "\x1b[" not in desk.run("list", FORCE_COLOR="1", NO_COLOR="1").out
     assert "\x1b[" not in desk.run("list", "--no-color", FORCE_COLOR="1").out
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(desk: Desk) -> None:
+    """A pod's message or an image may hold an escape sequence; documents escape it by themselves."""
+    evil = "\x1b]0;owned\x07 \x9b2J \u202e"
+    body = whole()
+    body["spec"]["serving"]["deployment"]["template"]["spec"]["containers"][0]["image"] = f"a{evil}"
+    desk.create(body, {**QUEUED, "phaseMessage": evil, "rolloutMessage": evil})
+    desk.revision(desk.object("llama"), OLD, body["spec"]["serving"])
+    for arguments in (["get", "llama"], ["status", "llama"], ["history", "llama"], ["list", "-o", "wide"]):
+        out = desk.run(*arguments).out
+        assert out.replace("\n", "").isprintable(), out
+    assert "\x1b" not in desk.run("get", "llama", "-o", "json").out
+
+
+@pytest.mark.parametrize("environ", [{}, {"NO_COLOR": "1"}], ids=["colours", "none"])
+def test_on_a_terminal_the_picture_moves(desk: Desk, environ: dict[str, str]) -> None:
+    """A pseudo-terminal; what was drawn before is drawn over."""
+    desk.create(whole(), QUEUED)
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40", **environ}
+    command = [sys.executable, "-c", "from autoscaler.cli.main import main; main()", "get", "llama", "-w"]
+    arguments = ["--kubeconfig", str(desk.kubeconfig)]
+    drawn = bytearray()
+    with subprocess.Popen(
+        [*command, *arguments], stdout=follower, stderr=follower, stdin=follower, env=environment
+    ) as it:
+        os.close(follower)
+        reading = threading.Thread(target=_read_all, args=(leader, drawn), daemon=True)
+        reading.start()
+        try:
+            desk.cluster.wait_for(lambda: "◌ Queued".encode() in drawn, "the first picture")
+            before = len(drawn)
+            desk.tell("llama", SHIFTING)
+            desk.cluster.wait_for(lambda: "॥ Paused".encode() in drawn[before:], "the second picture")
+            it.send_signal(signal.SIGINT)
+            assert it.wait(timeout=30) == 0, "Ctrl-C is how a watch ends"
+        finally:
+            it.kill()
+    reading.join(timeout=10)
+    assert b"\x1b[1A" in drawn, "the cursor goes back up"
+    assert (b"\x1b[35m" in drawn) == (not environ), "magenta is for what is held"
+
+
+def _read_all(terminal: int, into: bytearray) -> None:
+    with contextlib.suppress(OSError):  # the other end is closed
+        while data := os.read(terminal, 4096):
+            into += data

@@ -150,6 +150,20 @@ def test_an_update_that_runs_gives_way_and_gives_back(planner: Planner) -> None:
     assert told["gpus"] == {"each": 1, "asked": 3, "peak": 6}
 
 
+def test_an_update_is_taken_back_by_the_template_before_it(planner: Planner) -> None:
+    """The edit that is stored began an update; the file brings the old template back."""
+    planner.runs(whole(), limit=8, free=1)
+    told = planner.desk.object("llama")["status"]
+    planner.desk.cluster.kubectl(
+        "apply", "-n", planner.desk.namespace, "-f", "-", input=json.dumps(whole(image="example/vllm:2"))
+    )
+    new = name_of(whole(image="example/vllm:2"))
+    planner.desk.tell("llama", {**told, "rollout": rollout(new, "Shifting"), "updateRevision": new})
+    plan = planner.told(whole())
+    assert (plan["change"], plan["gpus"]["asked"]) == ("InPlace", 0)
+    assert plan["notes"] == [f"the update {new} is taken back: the template is the current revision's again"]
+
+
 def test_a_revision_that_failed_before_is_not_tried_again_by_itself(planner: Planner) -> None:
     edited = whole(image="example/vllm:2")
     planner.runs(whole(), limit=8, free=5, rollout=rollout(name_of(edited), "Failed", reason="Aborted"))

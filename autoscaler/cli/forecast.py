@@ -77,7 +77,7 @@ def _notes(plan: Plan) -> list[str]:
 def _numbers(plan: Plan) -> list[str]:
     if not plan.edits:
         return []
-    each = f" of {counted(plan.gpus_each, 'GPU')} each" if plan.gpus_each else ""
+    each = f", {counted(plan.gpus_each, 'GPU')} each" if plan.gpus_each else ""
     if plan.kind is Kind.UPDATE:
         replicas = f"{plan.replicas} of the update at once{each}, beside {plan.before} of the current revision"
     else:

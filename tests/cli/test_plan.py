@@ -84,7 +84,7 @@ def test_an_update_asks_for_all_its_gpus_beside_those_of_the_old_one(planner: Pl
         "             spec.autoscaling.minReplicas: 3 -> 8\n"
         "             spec.serving.deployment.template.spec.containers[vllm].image: "
         '"example/vllm:1" -> "example/vllm:2"\n'
-        "  replicas:  8 of the update at once of 1 GPU each, beside 3 of the current revision\n"
+        "  replicas:  8 of the update at once, 1 GPU each, beside 3 of the current revision\n"
         "  GPUs:      asks for 8 more, 11 at the peak\n"
         "  quota:     1 short on node pool default: 7 of 12 free in project ml-team; the update waits for all of it\n"
         "  traffic:   100 %\n"

@@ -21,6 +21,7 @@ from autoscaler.cluster import transport
 from autoscaler.cluster.errors import ApiError, Unreachable, error_for
 
 MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"  # lists are merged by their keys
 JSON_PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
 USER_AGENT: Final = "tidegate"

@@ -59,7 +59,9 @@ def _edits(plan: Plan) -> list[str]:
 
 def _notes(plan: Plan) -> list[str]:
     notes = []
-    if plan.supersedes:
+    if plan.supersedes and plan.kind is Kind.IN_PLACE:
+        notes.append(f"the update {plan.supersedes} is taken back: the template is the current revision's again")
+    elif plan.supersedes:
         notes.append(f"the update {plan.supersedes} gives way; this one starts when its pods are gone")
     if plan.drains:
         notes.append(f"the update {plan.drains} has all the traffic; this one comes after it")
@@ -75,7 +77,7 @@ def _notes(plan: Plan) -> list[str]:
 def _numbers(plan: Plan) -> list[str]:
     if not plan.edits:
         return []
-    each = f" of {counted(plan.gpus_each, 'GPU')} each" if plan.gpus_each else ""
+    each = f", {counted(plan.gpus_each, 'GPU')} each" if plan.gpus_each else ""
     if plan.kind is Kind.UPDATE:
         replicas = f"{plan.replicas} of the update at once{each}, beside {plan.before} of the current revision"
     else:

@@ -107,17 +107,10 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
     there = _current(before, record)
     desired = _desired(wanted, before, spec)
     kind = _kind(wanted, newest, collisions, record, spec, there, _granted(before, desired))
-    gpus_each, now = price(newest.identity), there.replicas or 0
-    current_gpus = price(identities.get(record.current or "") or _stored_identity(before))
     stopped = wanted.spec.desired_phase == "Stopped"
     replicas = 0 if stopped else planner.size(spec, desired) if kind is Kind.UPDATE else desired
-    held = gpus_held(before, record.current, now * current_gpus)
-    mine = held if kind in (Kind.IN_PLACE, Kind.TARGET) else gpus_held(before, newest.name, 0.0)
-    asks = max(0.0, replicas * gpus_each - mine)
-    stays = max(
-        1, planner.least(record, rollout_spec(before))
-    )  # of the current revision, whose bounds are the old ones
-    beside = stays * current_gpus if kind is Kind.UPDATE and there.ready else 0.0
+    current_gpus = price(identities.get(record.current or "") or _stored_identity(before))
+    cost = _cost(kind, before, record, there, newest, current_gpus, replicas)
     rollout = before.told.rollout
     other = rollout if rollout is not None and rollout.revision != newest.name else None
     return Plan(
@@ -128,12 +121,12 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
         revision=None if kind is Kind.TARGET else newest.name,
         current=record.current,
         replicas=replicas,
-        before=now,
-        gpus_each=gpus_each,
-        asks=asks,
-        peak=max(held, replicas * gpus_each) if kind is not Kind.UPDATE else held + replicas * gpus_each,
+        before=there.replicas or 0,
+        gpus_each=cost.each,
+        asks=cost.asks,
+        peak=cost.peak,
         project=(before.told.quota.project if before.told.quota is not None else None) or wanted.spec.project,
-        pools=_pools(wanted, before, asks, replicas * gpus_each + beside, (newest.name, _stays(kind, record))),
+        pools=_pools(wanted, before, cost, (newest.name, _stays(kind, record))),
         refuses=wanted.spec.rollout is not None and wanted.spec.rollout.when_quota_short == REFUSE,
         supersedes=other.revision if other is not None and other.phase in _REVOCABLE else None,
         known=rollout.phase if rollout is not None and other is None else None,
@@ -141,6 +134,38 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
         weights=_weights(wanted) if kind is Kind.UPDATE else (),
         stopped=stopped,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """GPUs."""
+
+    each: float  # of one replica
+    asks: float  # beyond what the revision holds
+    peak: float  # of all its revisions at the same time
+    together: float  # must fit at the same time, whatever others hold
+
+
+def _cost(
+    kind: Kind,
+    before: Seen,
+    record: Record,
+    there: ObservedRevision,
+    newest: Revision,
+    current_gpus: float,
+    replicas: int,
+) -> _Cost:
+    """An update is all there beside the current revision; every other edit takes its place."""
+    each = price(newest.identity)
+    whole = replicas * each
+    held = gpus_held(before, record.current, (there.replicas or 0) * current_gpus)
+    mine = held if kind in (Kind.IN_PLACE, Kind.TARGET) else gpus_held(before, newest.name, 0.0)
+    least = max(
+        1, planner.least(record, rollout_spec(before))
+    )  # of the current revision, whose bounds are the old ones
+    stays = least * current_gpus if kind is Kind.UPDATE and there.ready else 0.0
+    peak = held + whole if kind is Kind.UPDATE else max(held, whole)
+    return _Cost(each, max(0.0, whole - mine), peak, whole + stays)
 
 
 _REVOCABLE: Final = frozenset(phase.value for phase in ACTIVE - {Phase.DRAINING})
@@ -230,10 +255,10 @@ def _kind(
     return Kind(planner.change(seen, record).value)
 
 
-def _pools(wanted: Seen, before: Seen, asks: float, together: float, stay: tuple[str | None, ...]) -> tuple[Pool, ...]:
+def _pools(wanted: Seen, before: Seen, cost: _Cost, stay: tuple[str | None, ...]) -> tuple[Pool, ...]:
     """The status tells the numbers of one pool, the one that the workload uses or waits for.
 
-    `together`: GPUs that must fit at the same time, whatever others hold; `stay`: revisions that keep what they hold.
+    `stay`: revisions that keep what they hold.
     """
     quota = before.told.quota
     known = quota.node_pool if quota is not None else None
@@ -247,7 +272,7 @@ def _pools(wanted: Seen, before: Seen, asks: float, together: float, stay: tuple
         else:
             limit = quota.gpus_limit / 1000
             free = max(0.0, (quota.gpus_free or 0) / 1000) + _given_back(before, name, stay)
-            found.append(Pool(name, limit, free, max(0.0, asks - free), never=together > limit))
+            found.append(Pool(name, limit, free, max(0.0, cost.asks - free), never=cost.together > limit))
     return tuple(found)
 
 

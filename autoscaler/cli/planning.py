@@ -17,6 +17,7 @@ from autoscaler.cli.output import console, document, name_of, names
 from autoscaler.cli.plan import Plan
 from autoscaler.cli.plan import plan as planned
 from autoscaler.cli.reach import Ended, Reached, Where, run
+from autoscaler.cli.words import clean
 from autoscaler.cluster.errors import Refused
 from autoscaler.cluster.inferenceworkload import API_VERSION, KIND
 from autoscaler.cluster.scalable import digest_of
@@ -38,7 +39,7 @@ def plan(where: Where, file: Path, form: Format, no_color: bool) -> Exit:
             names(shown, (name_of(each.name) for each in plans))
         else:
             text = "\n\n".join("\n".join(forecast.lines(each)) for each in plans)
-            shown.print(Text(text), soft_wrap=True)
+            shown.print(Text(clean(text)), soft_wrap=True)
         return forecast.exit_of(plans)
 
     return run(where, work)

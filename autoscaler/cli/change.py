@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Mapping
+from typing import Final
 
 from rich.text import Text
 
@@ -16,6 +17,8 @@ from autoscaler.cluster.errors import Refused
 from autoscaler.cluster.inferenceworkload import Serving
 from autoscaler.doctor.findings import Exit
 from rollouts.verbs import Verb
+
+TEST_FAILED: Final = "the server rejected our request"
 
 
 def ask(where: Where, name: str, verb: Verb, form: Format) -> Exit:
@@ -55,11 +58,12 @@ def set_image(where: Where, name: str, wanted: Mapping[str, str], form: Format) 
 
 
 async def _written(write: Awaitable[Stored], name: str) -> Stored:
-    """The object after the write. Another object of that name, or another template, is refused by the server as 422."""
+    """The object after the write. Another object of that name is refused by its uid; a template that is another one by
+    the tests of the JSON Patch, of which the server says nothing but that they failed."""
     try:
         return await write
     except Refused as error:
-        if "metadata.uid" in error.message or "test failed" in error.message:
+        if "metadata.uid" in error.message or error.message.startswith(TEST_FAILED):
             changed = f"{name} was changed or made anew meanwhile, nothing was done; look again: tidegate get {name}"
             raise Ended(Exit.ERROR, changed) from error
         raise

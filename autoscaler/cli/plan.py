@@ -114,7 +114,10 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
     held = gpus_held(before, record.current, now * current_gpus)
     mine = held if kind in (Kind.IN_PLACE, Kind.TARGET) else gpus_held(before, newest.name, 0.0)
     asks = max(0.0, replicas * gpus_each - mine)
-    beside = max(1, planner.least(record, spec)) * current_gpus if kind is Kind.UPDATE and there.ready else 0.0
+    stays = max(
+        1, planner.least(record, rollout_spec(before))
+    )  # of the current revision, whose bounds are the old ones
+    beside = stays * current_gpus if kind is Kind.UPDATE and there.ready else 0.0
     rollout = before.told.rollout
     other = rollout if rollout is not None and rollout.revision != newest.name else None
     return Plan(

@@ -67,11 +67,6 @@ def counted(count: float, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
-def listed(words: Sequence[str]) -> str:
-    """`listed(["a", "b", "c"]) == "a, b and c"`."""
-    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
-
-
 def short_revision(workload: str, revision: str | None) -> str:
     """The hash alone: `short_revision("llama", "llama-1a2b3c4d") == "1a2b3c4d"`."""
     return revision.removeprefix(f"{workload}-") if revision else NONE

@@ -285,6 +285,7 @@ class PricedPodSpec(PodSpec, frozen=True):
 
     containers: list[PricedContainer] | None = None
     init_containers: list[PricedContainer] | None = None
+    resources: dict[str, Any] | None = None
     overhead: dict[str, int | float | str] | None = None
 
 

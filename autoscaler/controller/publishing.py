@@ -139,7 +139,7 @@ def _meaning(report: WorkloadReport, workload: InferenceWorkload) -> tuple[objec
     conditions = tuple((each.type, each.status, each.reason) for each in report.conditions)
     quality = report.decision.quality if report.decision else None
     version = workload.metadata.resource_version
-    revisions = (report.revision, report.rollout_message, str(report.rollout.get("revisions")))
+    revisions = (report.revision, report.updating.message, str(report.revisions.get("revisions")))
     return (version, report.phase, report.scaling_mode, conditions, report.counts, revisions, quality)
 
 
@@ -171,7 +171,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
             "terminating": counts.terminating,
         },
         "signals": _signals(report.decision),
-        **report.rollout,
+        **report.revisions,
     }
     return status
 

@@ -141,6 +141,7 @@ def make(lws: Cluster, client: KubernetesClient, namespace: str) -> Callable[...
 async def test_what_never_served_goes_at_once_and_its_object_last(make: Callable[..., Revision], kind: Kind) -> None:
     revision = make(kind)
     await asyncio.to_thread(revision.placed)
+    await asyncio.to_thread(leaderworkersets.await_collector, revision.cluster)
     seen = revision.look()
     assert (seen.ready, seen.starting, seen.serving) == (0, 2, frozenset())
     first = {each.metadata.uid for each in revision.pods}

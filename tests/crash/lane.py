@@ -15,19 +15,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tests.crash.scenarios import Scenario, Subject
+from tests.crash.route import ImitatedGateway
+from tests.crash.scenarios import Scenario
+from tests.crash.subject import Subject
 from tests.crash.verdict import broken_invariants, difference, end_state
-from tests.crash.world import World
+from tests.crash.world import OF_NOBODY, PATHS, World
 from tests.e2e.daemon import Daemon
 from tests.realcluster import waiting
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.errors import WaitError
 from tests.realcluster.faultproxy import FaultProxy
 from tests.realcluster.faultproxy_rules import Armed, CommitThenTimeOut, Drop, Exchange, Fault, HangUp, Rule
+from tests.realcluster.modelserver import ModelServers
 
-CONFIG: Final = {"tick": "300ms", "log": {"level": "debug", "format": "json"}}
+GPUS: Final = 16  # of a lane's project: enough for every scenario, and for one at a time
 QUIET_S: Final = 1.0  # three ticks without a write and without a change
 CELL_S: Final = 60.0  # a busy machine starts a daemon in ten
+LEDGERS: Final = "/quotaledgers"
 NOT_STATE: Final = ("/events", "/leases")  # told or renewed by the clock; no state that a crash could leave half-done
 
 
@@ -86,8 +90,12 @@ class Lane:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.proxy = stack.enter_context(FaultProxy(self._cluster.url, self._cluster.ca_path))
-            self.daemon = Daemon(self._cluster, self.namespace, self._directory, CONFIG, self.proxy.url)
-            self.world = stack.enter_context(World(self._cluster, self.namespace))
+            config = _config(self.namespace)
+            self.daemon = Daemon(self._cluster, self.namespace, self._directory, config, self.proxy.url)
+            self.world = stack.enter_context(World(self._cluster, self.namespace, tuple(PATHS)))
+            stack.enter_context(ImitatedGateway(self._cluster, self.world))
+            access = (self._cluster.url, self._cluster.admin_token, self._cluster.ca_path, self.namespace)
+            stack.enter_context(ModelServers(*access, self._directory / "modelservers.log"))
             stack.callback(self.daemon.stop)
             self.daemon.start()
             self._stack = stack.pop_all()
@@ -132,10 +140,11 @@ class Lane:
 
     def left_behind(self) -> list[str]:
         """What is still there of all the deleted workloads, once the garbage collector had its time."""
-        kinds = ("InferenceWorkload", "Deployment", "ControllerRevision", "Service", "Pod")
+        kinds = [kind for kind in PATHS if kind != "QuotaLedger"]  # it stays, and holds nothing
 
         def found() -> list[str]:
-            return [f"{kind} {each['metadata']['name']}" for kind in kinds for each in self.world.objects(kind)]
+            objects = [f"{kind} {each['metadata']['name']}" for kind in kinds for each in self.world.objects(kind)]
+            return objects + [f"hold of {each['revision']}" for each in self.world.holds()]
 
         try:
             waiting.wait_for(lambda: not found(), "the objects of deleted workloads to go", CELL_S)
@@ -147,7 +156,8 @@ class Lane:
 
     def _prepare(self, scenario: Scenario) -> tuple[Subject, int]:
         """A workload where the scenario starts, everything quiet; the mark from which its changes count."""
-        subject = Subject(self._cluster, self.world, f"cell-{next(self._numbers):03}")
+        waiting.wait_for(lambda: not self.world.holds(), f"the quota of {self.namespace} to be free", CELL_S)
+        subject = Subject(self._cluster, self.world, f"cell-{next(self._numbers):03}", scenario.shape)
         scenario.prepare(subject)
         self._until(subject, lambda: True, "quiet before the scenario")
         self.proxy.forget()
@@ -210,16 +220,29 @@ class Lane:
         """Is it a write of state, about this workload?"""
         if not exchange.is_write or any(part in exchange.path for part in NOT_STATE):
             return False
-        return subject.name in exchange.path or subject.name.encode() in exchange.body
+        mine = subject.name in exchange.path or subject.name.encode() in exchange.body
+        return mine or LEDGERS in exchange.path  # one that holds nothing any more names nobody
 
     def _broken(self, scenario: Scenario, subject: Subject, mark: int) -> tuple[str, ...]:
         life = self.world.changes(subject.name)
         since_act = self.world.changes(subject.name, mark)
-        return tuple(broken_invariants(life, since_act, scenario.bounds, subject.uid))
+        ledgers = self.world.changes(OF_NOBODY)
+        return tuple(broken_invariants(life, since_act, scenario.bounds, subject.uid, ledgers))
 
     def _clear(self, subject: Subject) -> None:
         if subject.exists():
             subject.delete()
+        if subject.shape.routed:
+            subject.delete_route()
+
+
+def _config(namespace: str) -> dict[str, Any]:
+    limits = {"default": {"nvidia.com/gpu": GPUS}}
+    return {
+        "tick": "300ms",
+        "log": {"level": "debug", "format": "json"},
+        "projects": {"team": {"namespaces": [namespace], "quota": {"limits": limits}}},
+    }
 
 
 def _told(exchange: Exchange, subject: Subject) -> str:
@@ -229,5 +252,12 @@ def _told(exchange: Exchange, subject: Subject) -> str:
     if exchange.method == "POST":
         path += f" {what['metadata']['name'].replace(subject.name, 'W')}"
     if path.endswith("/status"):
-        path += " (record)" if "record" in what["status"] else " (report)"
+        path += _of_status(what["status"])
     return f"{exchange.method} {path}"
+
+
+def _of_status(status: dict[str, Any]) -> str:
+    if "record" not in status:
+        return " (report)"
+    rollout = status["rollout"]
+    return f" (record, {rollout['phase']} {rollout['weight']} %)" if rollout else " (record)"

@@ -12,10 +12,7 @@ checked against the invariants (verdict.py). Cells run side by side, in lanes.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +23,15 @@ from typing import Final, TypeVar
 
 from tests.crash.lane import Cell, Clean, Kind, Lane, Result
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.realcluster import assets, sandbox, session
+from tests.crash.updates import UPDATES
+from tests.realcluster import gateway, lws, program, session
 from tests.realcluster.cluster import Cluster
-from tests.realcluster.errors import AssetError
 
 T = TypeVar("T")
 
 KINDS: Final = (Kind.BEFORE, Kind.AFTER, Kind.TIME_OUT)
 LANES: Final = 6
+ALL: Final = (*SCENARIOS, *UPDATES)
 
 
 @dataclass(slots=True)
@@ -61,12 +59,12 @@ class Matrix:
         """One row per write, one column per kind: ok, FAIL, or - where this run had no such write."""
         kinds = sorted({each.cell.kind for each in self.results}, key=list(Kind).index)
         by_cell = {(each.cell.scenario.name, each.cell.write, each.cell.kind): each for each in self.results}
-        lines = [f"{'scenario':14}{'write':>5}  {'':62}" + "".join(f"{kind:>13}" for kind in kinds)]
+        lines = [f"{'scenario':20}{'write':>5}  {'':62}" + "".join(f"{kind:>13}" for kind in kinds)]
         for name, clean in self.clean.items():
             for number, write in enumerate(("(the user's own)", *clean.writes)):
                 marks = "".join(f"{_mark(by_cell.get((name, number, kind))):>13}" for kind in kinds)
                 if marks.strip():
-                    lines.append(f"{name:14}{number:>5}  {write[:62]:62}{marks}")
+                    lines.append(f"{name:20}{number:>5}  {write[:62]:62}{marks}")
         return "\n".join(lines)
 
     def verdict(self) -> str:
@@ -145,7 +143,9 @@ def _run_one(lane: Lane, cell: Cell, clean: Mapping[str, Clean]) -> Result:
 
 @contextmanager
 def open_lanes(cluster: Cluster, count: int, directory: Path) -> Iterator[list[Lane]]:
-    """So many lanes, started side by side."""
+    """So many lanes, started side by side, where LeaderWorkerSets and HTTPRoutes are known."""
+    lws.start(cluster)
+    gateway.apply_api(cluster)
     with ExitStack() as stack:
 
         def start(number: int) -> Lane:
@@ -163,15 +163,14 @@ def open_lanes(cluster: Cluster, count: int, directory: Path) -> Iterator[list[L
 
 def main() -> int:
     arguments = _arguments()
-    if not sandbox.inside():
-        _enter()
-    chosen = [each for each in SCENARIOS if each.name in (arguments.scenario or [each.name])]
+    program.enter("crash matrix")
+    chosen = [each for each in ALL if each.name in (arguments.scenario or [each.name])]
     kinds = [Kind(each) for each in arguments.kind] or list(KINDS)
     began = time.monotonic()
     cluster = session.shared_cluster()
-    directory = Path(os.environ[sandbox.RUN_DIR_VARIABLE]) / "crash" / "logs"  # kept where the run fails
+    directory = program.logs("crash")
     with open_lanes(cluster, arguments.lanes, directory) as lanes:
-        matrix = run(lanes, chosen, lambda scenario, clean: cells(scenario, clean, kinds), _say)
+        matrix = run(lanes, chosen, lambda scenario, clean: cells(scenario, clean, kinds), program.say)
     print(f"\n{matrix.table()}\n\n{matrix.verdict()}, {time.monotonic() - began:.0f} s")
     if not matrix.failed and not matrix.problems:
         return 0
@@ -181,27 +180,10 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.matrix", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--scenario", action="append", choices=[each.name for each in SCENARIOS], help="all by default")
+    parser.add_argument("--scenario", action="append", choices=[each.name for each in ALL], help="all by default")
     parser.add_argument("--kind", action="append", default=[], choices=list(Kind), help="the first three by default")
     parser.add_argument("--lanes", type=int, default=LANES, help=f"cells at once; {LANES} by default")
     return parser.parse_args()
-
-
-def _enter() -> None:
-    """Runs this program again in a private namespace, as pytest does with itself."""
-    if reason := sandbox.why_not():
-        raise SystemExit(f"crash matrix: {reason}")
-    try:
-        assets.Resolver(os.environ).resolve_all(build=False)
-    except AssetError as error:
-        raise SystemExit(f"crash matrix: {error}") from None
-    run_dir = Path(tempfile.mkdtemp(prefix="tidegate-run-"))
-    command = sandbox.command_to_enter(run_dir, [sys.executable, *sys.orig_argv[1:]])
-    os.execv(command[0], command)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

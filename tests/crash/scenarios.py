@@ -7,89 +7,11 @@ undisturbed run, so a row says nothing about it but how to know that it is reach
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.crash.subject import Shape, Subject
 from tests.crash.verdict import Bounds
-from tests.crash.world import PATHS, Object, World
-from tests.e2e.workload import manifest
-from tests.realcluster import waiting
-from tests.realcluster.cluster import Cluster
-from tests.realcluster.errors import ClusterError
-
-MERGE_PATCH: Final = "application/merge-patch+json"
-ACT_S: Final = 40.0
-
-
-class Subject:
-    """The workload of one cell: what a user can do to it. Talks to the server directly, never through the proxy."""
-
-    def __init__(self, cluster: Cluster, world: World, name: str) -> None:
-        self.name = name
-        self.uid = ""
-        self.after_first_write: Callable[[], object] | None = None
-        self._cluster = cluster
-        self._world = world
-        self._collection = PATHS["InferenceWorkload"].format(world.namespace)
-
-    def create(self, autoscaling: Mapping[str, Any]) -> None:
-        created = self._cluster.create(self._collection, manifest(self.name, autoscaling))
-        self.uid = created["metadata"]["uid"]
-        self._wrote()
-
-    def patch(self, spec: Mapping[str, Any]) -> None:
-        self._write("PATCH", "", {"spec": spec})
-
-    def scale(self, replicas: int) -> None:
-        """What `kubectl scale` does."""
-        self._write("PATCH", "/scale", {"spec": {"replicas": replicas}})
-
-    def delete(self) -> None:
-        self._write("DELETE", "")
-
-    def exists(self) -> bool:
-        return bool(self._world.objects("InferenceWorkload", self.name))
-
-    def left(self) -> list[str]:
-        """What there is of it, and the workload itself."""
-        return [f"{kind} {each['metadata']['name']}" for kind in PATHS for each in self._world.objects(kind, self.name)]
-
-    def serves(self, count: int) -> bool:
-        """Is the status settled at this count?"""
-        item = self._world.workload(self.name)
-        status = item.get("status", {})
-        phase = "Running" if count else "Stopped"
-        counts = {name: status.get("counts", {}).get(name) for name in ("desired", "applied", "ready")}
-        return (
-            set(counts.values()) == {count}
-            and status.get("phase") == phase
-            and status["observedGeneration"] == item["metadata"]["generation"]
-            and self._pods_ready() == count == self._available()
-        )
-
-    def wait(self, holds: Callable[[], bool], what: str) -> None:
-        waiting.wait_for(holds, f"{self.name} {what}", ACT_S)
-
-    def _pods_ready(self) -> int:
-        pods = self._world.objects("Pod", self.name)
-        return -1 if any("deletionTimestamp" in pod["metadata"] for pod in pods) else len(pods)
-
-    def _available(self) -> int:
-        (deployment,) = self._world.objects("Deployment", self.name) or ({},)
-        available: int = deployment.get("status", {}).get("readyReplicas", 0)
-        return available
-
-    def _write(self, method: str, subresource: str, body: Object | None = None) -> None:
-        path = f"{self._collection}/{self.name}{subresource}"
-        status, answer = self._cluster.request(method, path, body, content_type=MERGE_PATCH)
-        if status != 200:
-            raise ClusterError(f"{method} {path}: {status} {answer.get('message', answer)}")
-        self._wrote()
-
-    def _wrote(self) -> None:
-        hook, self.after_first_write = self.after_first_write, None
-        if hook is not None:
-            hook()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +23,7 @@ class Scenario:
     act: Callable[[Subject], None]
     done: Callable[[Subject], bool]
     bounds: Bounds
+    shape: Shape = field(default_factory=Shape)
 
 
 def _two(subject: Subject) -> None:

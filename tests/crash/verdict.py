@@ -11,27 +11,44 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autoscaler.cluster.fencing import EPOCH_ANNOTATION
+from tests.crash import holding, route
 from tests.crash.world import Change, Object, World
 
 OURS: Final = "tidegate.dev/"
-CREATED: Final = ("ControllerRevision", "Deployment", "Service")  # what the daemon makes
-STATUS_FIELDS: Final = ("phase", "scalingMode", "url", "replicas", "selector", "counts", "collisionCount")
+OBJECTS: Final = ("Deployment", "LeaderWorkerSet")  # of revisions
+CREATED: Final = ("ControllerRevision", *OBJECTS, "Service")  # what the daemon makes
+STATUS_FIELDS: Final = (
+    *("phase", "scalingMode", "url", "replicas", "selector", "counts", "collisionCount"),
+    *("rolloutMessage", "traffic", "revisions"),
+)
 INSTANTS: Final = ("startedAt", "servedAt")
 
 
 def end_state(world: World, workload: str) -> dict[str, Any]:
-    """All that should be equal: names, labels, owners, counts, selectors, the record, phase and conditions.
+    """All that should be equal: names, labels, owners, counts, selectors, holds, weights, the record, phase and
+    conditions.
 
     Not uids, versions, times and epochs (each new process has its own), nor `lastScale`, which tells of a decision and
-    not of a state. The names of the workload and the namespace are replaced, so that runs can be compared.
+    not of a state; nor the stored content of an update that failed, which is made with its pods and kept as history:
+    one whose deadline passes before that has none. The names of the workload and the namespace are replaced, so that
+    runs can be compared.
     """
+    failed = {
+        rollout["revision"]
+        for each in world.objects("InferenceWorkload", workload)
+        if (rollout := each.get("status", {}).get("rollout") or {}).get("phase") == "Failed"
+    }
     state: dict[str, Any] = {
         "workload": [_workload(each) for each in world.objects("InferenceWorkload", workload)],
-        "pods": [_pod(each) for each in world.objects("Pod", workload)],
+        "pods": sorted((_pod(each) for each in world.objects("Pod", workload)), key=json.dumps),
+        "holds": [_hold(each) for each in world.holds(workload)],
+        "routes": [[route.weights(each), route.accepted(each)] for each in world.objects("HTTPRoute", workload)],
     }
     uids = {each["metadata"]["uid"] for each in world.objects("InferenceWorkload", workload)}
     for kind in CREATED:
-        state[kind] = [_created(each, uids) for each in world.objects(kind, workload)]
+        left_out = failed if kind == "ControllerRevision" else set()
+        found = [each for each in world.objects(kind, workload) if each["metadata"]["name"] not in left_out]
+        state[kind] = [_created(each, uids) for each in found]
     text = json.dumps(state, sort_keys=True).replace(workload, "<workload>").replace(world.namespace, "<namespace>")
     anonymous: dict[str, Any] = json.loads(text)
     return anonymous
@@ -44,16 +61,25 @@ def _workload(item: Object) -> dict[str, Any]:
     return {
         "spec": item["spec"],
         "record": record,
-        "revisions": [status.get("currentRevision"), status.get("updateRevision")],
+        "rollout": {key: value for key, value in (status.get("rollout") or {}).items() if not _is_instant(key)},
+        "names": [status.get("currentRevision"), status.get("updateRevision")],
         "seen": status.get("observedGeneration") == item["metadata"]["generation"],
         "conditions": {each["type"]: [each["status"], each["reason"]] for each in status.get("conditions", ())},
         **{name: status.get(name) for name in STATUS_FIELDS},
     }
 
 
+def _is_instant(key: str) -> bool:
+    return key == "since" or key.endswith("At")
+
+
+def _hold(hold: Object) -> dict[str, Any]:
+    return {"revision": hold["revision"], "vector": hold["vector"]}
+
+
 def _pod(item: Object) -> dict[str, Any]:
     conditions = {each["type"]: each["status"] for each in item.get("status", {}).get("conditions", ())}
-    labels = {key: value for key, value in item["metadata"]["labels"].items() if key != "pod-template-hash"}
+    labels = {key: value for key, value in item["metadata"]["labels"].items() if key.startswith(OURS)}
     return {
         "ready": conditions.get("Ready"),
         "leaving": "deletionTimestamp" in item["metadata"],
@@ -74,7 +100,7 @@ def _created(item: Object, uids: set[str]) -> dict[str, Any]:
         "owned": [owner["uid"] in uids for owner in metadata.get("ownerReferences", ())],
         "replicas": spec.get("replicas"),
         "selector": spec.get("selector"),
-        "template": spec.get("template"),
+        "template": spec.get("template") or spec.get("leaderWorkerTemplate"),
         "data": item.get("data"),
     }
 
@@ -98,44 +124,54 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a scenario allows on its way: counts that may be written, and how many pods may end."""
+    """What a scenario allows on its way: counts that may be written, how many pods may end, how many revisions there
+    may be, one after another."""
 
     least: int
     most: int
     pods_ended: int = 0
+    revisions: int = 1
 
 
-def broken_invariants(life: Sequence[Change], since_act: Sequence[Change], bounds: Bounds, uid: str) -> list[str]:
+def broken_invariants(
+    life: Sequence[Change], since_act: Sequence[Change], bounds: Bounds, uid: str, ledgers: Sequence[Change] = ()
+) -> list[str]:
     """What must not happen in any version that the server stored.
 
     `life`: all changes since the workload was created; `since_act`: the later part, to which `bounds` apply. `uid`: the
-    workload's.
+    workload's. `ledgers`: all changes of its project's.
     """
+    begin = min((each.version for each in since_act), default=0)
     broken = [
         *_counts(since_act, bounds),
         *_pods_lost(since_act, bounds),
-        *_one_deployment(life),
+        *_revisions(life, bounds),
         *_owned(life, uid),
         *_recorded_first(life),
+        *holding.broken([*life, *ledgers], begin, bounds.least),
     ]
     return list(dict.fromkeys(broken))  # each once: a wrong count is in several versions
 
 
 def _counts(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:
     for change in changes:
-        if change.kind == "Deployment" and change.type != "DELETED":
+        if change.kind in OBJECTS and change.type != "DELETED":
             count = change.object["spec"]["replicas"]
             if not bounds.least <= count <= bounds.most:
                 yield f"{change.name} was given {count} replicas; {bounds.least}..{bounds.most} would be right"
 
 
-def _one_deployment(changes: Sequence[Change]) -> Iterator[str]:
-    uids = {each.object["metadata"]["uid"] for each in changes if each.kind == "Deployment"}
-    if len(uids) > 1:
-        yield f"{len(uids)} Deployments for one workload"
-    names = {each.name for each in changes if each.kind == "ControllerRevision"}
-    if len(names) > 1:
-        yield f"more than one revision: {', '.join(sorted(names))}"
+def _revisions(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:
+    uids: dict[str, set[str]] = {}
+    for each in changes:
+        if each.kind in OBJECTS:
+            uids.setdefault(each.name, set()).add(each.object["metadata"]["uid"])
+    for name, found in sorted(uids.items()):
+        if len(found) > 1:
+            yield f"{name} was made {len(found)} times"
+    names = {each.name for each in changes if each.kind in ("ControllerRevision", *OBJECTS)}
+    if len(names) > bounds.revisions:
+        yield f"{len(names)} revisions, {bounds.revisions} would be right: {', '.join(sorted(names))}"
 
 
 def _pods_lost(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:
@@ -160,9 +196,11 @@ def _recorded_first(changes: Sequence[Change]) -> Iterator[str]:
     recorded: dict[str, int] = {}
     for change in changes:
         if change.kind == "InferenceWorkload":
-            recorded.setdefault(str(change.object.get("status", {}).get("currentRevision")), change.version)
+            status = change.object.get("status", {})
+            for name in (status.get("currentRevision"), (status.get("rollout") or {}).get("revision")):
+                recorded.setdefault(str(name), change.version)
     for change in changes:
-        if change.kind in ("ControllerRevision", "Deployment") and change.type == "ADDED":
+        if change.kind in ("ControllerRevision", *OBJECTS) and change.type == "ADDED":
             since = recorded.get(change.name)
             if since is None or since > change.version:
                 yield f"{change.kind} {change.name} existed before any record of it"

@@ -10,6 +10,7 @@ import json
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,7 +28,12 @@ PATHS: Final = {
     "ControllerRevision": "/apis/apps/v1/namespaces/{}/controllerrevisions",
     "Service": "/api/v1/namespaces/{}/services",
     "Pod": "/api/v1/namespaces/{}/pods",
+    "LeaderWorkerSet": "/apis/leaderworkerset.x-k8s.io/v1/namespaces/{}/leaderworkersets",
+    "HTTPRoute": "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes",
+    "QuotaLedger": "/apis/tidegate.dev/v1alpha1/namespaces/{}/quotaledgers",
 }
+ALWAYS: Final = ("InferenceWorkload", "Deployment", "ControllerRevision", "Service", "Pod")
+OF_NOBODY: Final = "*"  # what a ledger belongs to: all workloads of its project
 Object = dict[str, Any]
 
 
@@ -52,11 +58,13 @@ class Change:
 
 
 class World:
-    """Follows one namespace. Only workloads and what carries a workload's label."""
+    """Follows one namespace. Workloads, what carries a workload's label, routes of a workload's name, and ledgers."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, kinds: Sequence[str] = ALWAYS) -> None:
+        """`kinds` must be served."""
         self._cluster = cluster
         self.namespace = namespace
+        self.kinds = tuple(kinds)
         self._loop = LoopThread("world")
         self._lock = threading.Lock()
         self._now: dict[tuple[str, str], Object] = {}
@@ -65,7 +73,7 @@ class World:
 
     def __enter__(self) -> Self:
         self._loop.start()
-        for kind in PATHS:
+        for kind in self.kinds:
             opened = threading.Event()
             self._loop.soon(lambda kind=kind, opened=opened: self._begin(kind, opened))  # type: ignore[misc]
             if not opened.wait(20):
@@ -90,8 +98,14 @@ class World:
             return each
         raise LookupError(name)
 
+    def holds(self, workload: str | None = None) -> list[Object]:
+        """What the ledgers hold, of one workload or of all."""
+        owner = f"{self.namespace}/{workload}"
+        held = [hold for each in self.objects("QuotaLedger") for hold in each["spec"]["holds"]]
+        return [each for each in held if workload is None or each["owner"] == owner]
+
     def changes(self, workload: str, since: int = 0) -> list[Change]:
-        """What happened to a workload and its objects after a `mark`."""
+        """What happened to a workload and its objects after a `mark`; OF_NOBODY: to the ledgers."""
         self._check()
         with self._lock:
             return [each for each in self._changes[since:] if each.workload == workload]
@@ -149,6 +163,8 @@ class World:
 
 
 def _workload_of(kind: str, item: Object) -> str:
-    if kind == "InferenceWorkload":
+    if kind == "QuotaLedger":
+        return OF_NOBODY
+    if kind in ("InferenceWorkload", "HTTPRoute"):
         return str(item["metadata"]["name"])
     return str(item["metadata"].get("labels", {}).get(WORKLOAD_LABEL, ""))

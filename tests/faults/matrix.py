@@ -9,9 +9,6 @@ the real daemon, directly or by way of a real Prometheus. lane.py says what happ
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +18,8 @@ from typing import Final
 
 from tests.faults.cells import OF_PAGES, OF_PROMETHEUS, SIGNALS, Cell, Fault, Source, every, why_not
 from tests.faults.lane import Lane, Result
-from tests.realcluster import assets, sandbox, session
+from tests.realcluster import program, session
 from tests.realcluster.cluster import Cluster
-from tests.realcluster.errors import AssetError
 
 AT_ONCE: Final = 2  # lanes: each is a daemon, a Prometheus and 150 pods on a machine that runs the control plane, too
 FAULTS_A_LANE: Final = 5  # of pages: 50 workloads of three or four pods
@@ -90,8 +86,7 @@ def _lanes(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def main() -> int:
     arguments = _arguments()
-    if not sandbox.inside():
-        _enter()
+    program.enter("fault matrix")
     chosen = [
         cell
         for cell in every()
@@ -100,8 +95,8 @@ def main() -> int:
         and cell.signal in (arguments.signal or [cell.signal])
     ]
     began = time.monotonic()
-    directory = Path(os.environ[sandbox.RUN_DIR_VARIABLE]) / "faults" / "logs"  # kept where the run fails
-    matrix = run(session.shared_cluster(), chosen, directory, _say)
+    directory = program.logs("faults")
+    matrix = run(session.shared_cluster(), chosen, directory, program.say)
     print(f"\n{matrix.table()}\n\n{matrix.verdict()}, {time.monotonic() - began:.0f} s")
     if matrix.failed:
         print(f"logs of the daemons: {directory}/lane-*/daemon.log")
@@ -114,23 +109,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fault", action="append", choices=list(Fault), help="all by default")
     parser.add_argument("--signal", action="append", choices=SIGNALS, help="all by default")
     return parser.parse_args()
-
-
-def _enter() -> None:
-    """Runs this program again in a private namespace, as pytest does with itself."""
-    if reason := sandbox.why_not():
-        raise SystemExit(f"fault matrix: {reason}")
-    try:
-        assets.Resolver(os.environ).resolve_all(build=False)
-    except AssetError as error:
-        raise SystemExit(f"fault matrix: {error}") from None
-    run_dir = Path(tempfile.mkdtemp(prefix="tidegate-run-"))
-    command = sandbox.command_to_enter(run_dir, [sys.executable, *sys.orig_argv[1:]])
-    os.execv(command[0], command)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

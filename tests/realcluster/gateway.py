@@ -35,6 +35,7 @@ PROXY: Final = "envoy"
 NAMESPACE: Final = "envoy-gateway-system"
 NAME: Final = "tests"  # of the GatewayClass, the EnvoyProxy and the Gateway
 PROXY_NAME: Final = "envoy-gw"  # of Envoy's Deployment and Service
+ROUTES: Final = "httproutes.gateway.networking.k8s.io"
 CRDS: Final = ("gateway-api-crds", "envoy-gateway-crds")
 READY_URL: Final = "http://127.0.0.1:8081/readyz"
 PORT: Final = 10080  # where Envoy listens for the Gateway's port 80: it adds 10,000 to those below 1,024
@@ -77,6 +78,13 @@ def start(cluster: Cluster) -> Gateway:
     # Envoy's own command is made of its pod's; who only needs the process knows it by its pid file
     cluster.processes.setdefault(PROXY, Process(PROXY, (), cluster.directory))
     return Gateway(cluster, pod["status"]["podIP"])
+
+
+def apply_api(cluster: Cluster) -> None:
+    """The Gateway API's own CRDs alone, without anybody who acts on them; may be repeated, beside `start`, too."""
+    definitions = cluster.programs[CRDS[0]]
+    cluster.kubectl("apply", "--server-side", f"--filename={definitions}")
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{ROUTES}")
 
 
 def _controller(cluster: Cluster) -> tuple[str, ...]:

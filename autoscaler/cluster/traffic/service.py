@@ -9,7 +9,7 @@ port leads to, for revisions may serve on different ports; the port that clients
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -68,23 +68,21 @@ class ServiceTraffic:
         observed: Callable[[str], Service | None],
         wrote: Callable[[Service], None],
         epoch: int,
-        stamp_route: Callable[[], Awaitable[None]] | None = None,
         serving: Mapping[str, ServingSpec] | None = None,
     ) -> None:
         """`observed`: the Service of that name as it was looked at; `wrote` is given what the server answered; `epoch`
-        is the present leader's; `stamp_route`: likewise for the route, where there is one; `serving`: where each
-        revision serves, by its name (what is missing: as `spec` says)."""
+        is the present leader's; `serving`: where each revision serves, by its name (what is missing: as `spec` says).
+        """
         self._api = api
         self._workload = workload
         self._spec = spec
         self._observed = observed
         self._wrote = wrote
         self._epoch = epoch
-        self._stamp_route = stamp_route
         self._serving = serving or {}
 
     async def stamp(self) -> None:
-        """Makes our Services and the route carry the epoch: nothing that an earlier leader sent takes effect any more.
+        """Makes our Services carry the epoch: no selector that an earlier leader sent takes effect any more.
 
         An update Service that selects nobody gets no traffic, so whatever comes late to it is harmless; it is left out,
         because a take-over has this to do for every workload.
@@ -99,8 +97,6 @@ class ServiceTraffic:
             with contextlib.suppress(NotFound):  # gone meanwhile: nothing that was sent for it takes effect
                 answer = await stamp(self._api, self._path(name), there.metadata, self._epoch)
                 self._wrote(msgspec.json.decode(answer, type=Service))
-        if self._stamp_route is not None:
-            await self._stamp_route()
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
         if exists:

@@ -104,11 +104,11 @@ def _pool(pool: Pool) -> str:
     where = f"node pool {pool.name}"
     if pool.unlimited:
         return f"fits on {where}: it has no limit"
+    if pool.never and pool.limit is not None:
+        return f"never fits on {where}: {number(pool.limit)} is the limit"
     if pool.limit is None or pool.free is None or pool.short is None:
         return f"not known from here for {where}"
     room = f"{number(pool.free)} of {number(pool.limit)} free"
-    if pool.never:
-        return f"never fits on {where}: {number(pool.limit)} is the limit"
     return f"fits on {where}: {room}" if pool.short == 0 else f"{number(pool.short)} short on {where}: {room}"
 
 

@@ -56,6 +56,8 @@ class Pool:
     def fits(self) -> bool | None:
         if self.unlimited:
             return True
+        if self.never:
+            return False
         return None if self.short is None else self.short == 0
 
 
@@ -94,10 +96,25 @@ class Plan:
         return self.fits is False and all(pool.never for pool in self.pools)
 
 
-def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], identities: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Of one project's quota in one node pool, in GPUs. None: not known."""
+
+    limit: float
+    free: float | None
+
+
+def plan(
+    stored: Stored | None,
+    edited: Stored,
+    digests: Mapping[str, str],
+    identities: Mapping[str, Any],
+    ledgers: Mapping[tuple[str, str], Room],
+) -> Plan:
     """`stored`: the workload now, None if there is none; `edited`: as the API server would store it.
 
-    `digests` and `identities`: of the stored revisions, by name.
+    `digests` and `identities`: of the stored revisions, by name; `ledgers`: by project and node pool, as far as the
+    caller may read them.
     """
     wanted, meta = edited.seen, edited.seen.metadata
     before = stored.seen if stored is not None else Seen()
@@ -126,7 +143,7 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
         asks=cost.asks,
         peak=cost.peak,
         project=(before.told.quota.project if before.told.quota is not None else None) or wanted.spec.project,
-        pools=_pools(wanted, before, cost, (newest.name, _stays(kind, record))),
+        pools=_pools(wanted, before, cost, (newest.name, _stays(kind, record)), ledgers),
         refuses=wanted.spec.rollout is not None and wanted.spec.rollout.when_quota_short == REFUSE,
         supersedes=other.revision if other is not None and other.phase in _REVOCABLE else None,
         known=rollout.phase if rollout is not None and other is None else None,
@@ -255,25 +272,44 @@ def _kind(
     return Kind(planner.change(seen, record).value)
 
 
-def _pools(wanted: Seen, before: Seen, cost: _Cost, stay: tuple[str | None, ...]) -> tuple[Pool, ...]:
-    """The status tells the numbers of one pool, the one that the workload uses or waits for.
+def _pools(
+    wanted: Seen,
+    before: Seen,
+    cost: _Cost,
+    stay: tuple[str | None, ...],
+    ledgers: Mapping[tuple[str, str], Room],
+) -> tuple[Pool, ...]:
+    """The status tells the numbers of one pool, the one that the workload uses or waits for, while it waits; the ledgers
+    tell them always, but not what pods of others take.
 
     `stay`: revisions that keep what they hold.
     """
     quota = before.told.quota
     known = quota.node_pool if quota is not None else None
+    project = (quota.project if quota is not None else None) or wanted.spec.project or ""
     names: Sequence[str] = wanted.spec.node_pools or ([known] if known else [])
     found = []
     for name in names:
-        if quota is None or name != known:
-            found.append(Pool(name))
-        elif quota.gpus_limit is None:
-            found.append(Pool(name, unlimited=True))
+        room = _room(before, ledgers, project, name)
+        if room is not None:
+            free = None if room.free is None else max(0.0, room.free) + _given_back(before, name, stay)
+            short = None if free is None else max(0.0, cost.asks - free)
+            found.append(Pool(name, room.limit, free, short, never=cost.together > room.limit))
         else:
-            limit = quota.gpus_limit / 1000
-            free = max(0.0, (quota.gpus_free or 0) / 1000) + _given_back(before, name, stay)
-            found.append(Pool(name, limit, free, max(0.0, cost.asks - free), never=cost.together > limit))
+            unlimited = quota is not None and name == known and quota.gpus_limit is None
+            found.append(Pool(name, unlimited=unlimited))
     return tuple(found)
+
+
+def _room(before: Seen, ledgers: Mapping[tuple[str, str], Room], project: str, pool: str) -> Room | None:
+    """None: no limit, or not known."""
+    quota, ledger = before.told.quota, ledgers.get((project, pool))
+    if quota is None or quota.node_pool != pool:
+        return ledger
+    if quota.gpus_limit is None:
+        return None
+    free = None if quota.gpus_free is None else quota.gpus_free / 1000
+    return Room(quota.gpus_limit / 1000, ledger.free if free is None and ledger is not None else free)
 
 
 def _given_back(before: Seen, pool: str, stay: tuple[str | None, ...]) -> float:

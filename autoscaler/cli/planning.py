@@ -85,9 +85,10 @@ async def _plan_in(reached: Reached, name: str, body: Mapping[str, Any]) -> Plan
     if stored is None:
         meta = {**body["metadata"], "namespace": reached.namespace}
         edited = await objects.try_to_create(reached, {**body, "apiVersion": API_VERSION, "metadata": meta})
-        return planned(None, edited, {}, {})
+        return planned(None, edited, {}, {}, await objects.ledgers(reached))
     patch = apply(body, stored.raw)
     edited = await objects.merge(reached, name, patch, dry_run=True)
     revisions = await objects.revisions_of(reached, stored)
     digests = {each.metadata.name: digest_of(each) for each in revisions}
-    return planned(stored, edited, digests, {each.metadata.name: each.data for each in revisions})
+    identities = {each.metadata.name: each.data for each in revisions}
+    return planned(stored, edited, digests, identities, await objects.ledgers(reached))

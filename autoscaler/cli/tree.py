@@ -177,7 +177,10 @@ def _quota(seen: Seen) -> list[str]:
     pool = f", node pool {quota.node_pool}" if quota.node_pool else ""
     if quota.gpus_limit is None:
         return [f"project {quota.project}{pool}: unlimited"]
-    free, limit = number(max(0, quota.gpus_free or 0) / 1000), counted(quota.gpus_limit / 1000, "GPU")
+    limit = counted(quota.gpus_limit / 1000, "GPU")
+    if quota.gpus_free is None:
+        return [f"project {quota.project}{pool}: limit of {limit}"]
+    free = number(max(0, quota.gpus_free) / 1000)
     short = f", {counted(quota.gpus_short / 1000, 'GPU')} short" if quota.gpus_short else ""
     return [f"project {quota.project}{pool}: {free} of {limit} free{short}"]
 

@@ -124,6 +124,17 @@ def test_refusing_updates_do_not_wait(planner: Planner) -> None:
     assert "2 short on node pool default: 1 of 4 free in project ml-team; the update fails at once" in ended.out
 
 
+def test_what_is_free_and_not_told_is_not_taken_for_nothing(planner: Planner) -> None:
+    """The status tells what is free only while the workload waits for it."""
+    told_of = {"project": "nobody-has-a-ledger", "nodePool": "default", "gpusLimit": 8000}
+    planner.runs(whole(), limit=8, free=0, quota=told_of)
+    told = planner.told(whole(image="example/vllm:2"))
+    assert (told["fits"], told["status"], told["nodePools"][0]["free"]) == (None, 0, None)
+    told = planner.told(whole(6, 6, "example/vllm:2"))
+    assert (told["fits"], told["neverFits"]) == (False, True), "6 and 3 are above the limit, whatever is free"
+    assert "nobody-has-a-ledger, node pool default: limit of 8 GPUs\n" in planner.desk.run("get", "llama").out
+
+
 def test_several_node_pools_are_each_told_as_far_as_they_are_known(planner: Planner) -> None:
     planner.runs(whole(1, 3), limit=4, free=1)
     told = planner.told(whole(1, 3, "example/vllm:2", nodePools=["default", "h100"]))

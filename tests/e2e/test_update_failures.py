@@ -36,6 +36,8 @@ from tests.e2e.updating import (
     of_the_team,
     pods_of,
     rollout,
+    set_pod_status,
+    take_gpus,
     templates,
     wait_message,
     wait_phase,
@@ -158,7 +160,7 @@ def test_a_bad_image_is_rolled_back_at_its_deadline(ground: Ground) -> None:
     for pod in ground.wait_pods(started["revision"]):
         container = {"name": "vllm", "image": "", "imageID": "", "ready": False, "restartCount": 0}
         status = {"containerStatuses": [{**container, "state": {"waiting": waiting}}]}
-        set_status(ground, pod, status)
+        set_pod_status(ground.cluster, pod, status)
     fails_at_its_deadline(ground, started)
 
 
@@ -184,7 +186,7 @@ def test_one_that_is_half_ready_is_rolled_back_at_its_deadline(ground: Ground) -
         "all pods of the update to have an address",
     )
     for pod in pods[:-1]:
-        set_status(ground, pod, {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
+        set_pod_status(ground.cluster, pod, {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
     fails_at_its_deadline(ground, started)
     assert not ground.workload.events("TrafficWeightUpdated")
 
@@ -247,12 +249,12 @@ def test_one_that_cannot_be_placed_gives_its_quota_back_and_is_queued_again(grou
 
 def test_one_whose_quota_is_taken_while_it_waits_ends_at_the_queue_timeout_without_a_pod(ground: Ground) -> None:
     """The quota is large enough, but pods that are not ours take of it: first one GPU, then another."""
-    take_gpu(ground, "first")
+    take_gpus(ground.cluster, ground.namespace, "first", 1)
     spec = rollout(queueTimeoutSeconds=6)
     apply(ground.workload, edited(ground.body, "2", rollout=spec))
     needed = REPLICAS * ground.kind.gpus
     wait_message(ground.workload, f"queued: 1 GPU short in project team ({needed - 1} of {needed} free)")
-    take_gpu(ground, "second")
+    take_gpus(ground.cluster, ground.namespace, "second", 1)
     wait_message(ground.workload, f"queued: 2 GPU short in project team ({needed - 2} of {needed} free)")
     queued = wait_phase(ground.workload, "Queued")
     failed = wait_phase(ground.workload, "Failed", "QueueTimeout")
@@ -263,21 +265,6 @@ def test_one_whose_quota_is_taken_while_it_waits_ends_at_the_queue_timeout_witho
     assert deletions(ground.proxy, update) == []
     assert objects(ground.workload) == {ground.before.revision}
     ground.check_unharmed()
-
-
-def set_status(ground: Ground, pod: dict[str, Any], status: dict[str, Any]) -> None:
-    """As the kubelet would."""
-    path = f"/api/v1/namespaces/{ground.namespace}/pods/{pod['metadata']['name']}/status"
-    content_type = "application/strategic-merge-patch+json"
-    code, answer = ground.cluster.request("PATCH", path, {"status": status}, content_type=content_type)
-    assert code == 200, answer
-
-
-def take_gpu(ground: Ground, name: str) -> None:
-    """Somebody else's pod."""
-    container = {"name": "x", "image": "none", "resources": {"limits": {GPU: "1"}}}
-    path = f"/api/v1/namespaces/{ground.namespace}/pods"
-    ground.cluster.create(path, {"metadata": {"name": name}, "spec": {"containers": [container]}})
 
 
 def last_limit(ground: Ground) -> int:

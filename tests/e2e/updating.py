@@ -161,6 +161,21 @@ def _patch(workload: Workload, patch: list[dict[str, Any]]) -> None:
     assert status == 200, answer
 
 
+def take_gpus(cluster: Cluster, namespace: str, name: str, gpus: int) -> None:
+    """Somebody else's pod in the project."""
+    container = {"name": "x", "image": "none", "resources": {"limits": {GPU: str(gpus)}}}
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    cluster.create(path, {"metadata": {"name": name}, "spec": {"containers": [container]}})
+
+
+def set_pod_status(cluster: Cluster, pod: dict[str, Any], status: dict[str, Any]) -> None:
+    """As a kubelet would."""
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
+    content_type = "application/strategic-merge-patch+json"
+    code, answer = cluster.request("PATCH", path, {"status": status}, content_type=content_type)
+    assert code == 200, answer
+
+
 # --- where it is ---
 
 

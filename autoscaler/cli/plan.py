@@ -279,8 +279,8 @@ def _pools(
     stay: tuple[str | None, ...],
     ledgers: Mapping[tuple[str, str], Room],
 ) -> tuple[Pool, ...]:
-    """The status tells the numbers of one pool, the one that the workload uses or waits for, while it waits; the ledgers
-    tell them always, but not what pods of others take.
+    """The status tells the numbers of one pool, the one that the workload uses or waits for, while it waits; the
+    ledgers tell them always, but not what pods of others take.
 
     `stay`: revisions that keep what they hold.
     """

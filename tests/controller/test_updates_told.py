@@ -138,11 +138,18 @@ def test_the_status_tells_of_every_revision() -> None:
     coming = ObservedRevision(NAME, 8, ready=2, starting=6)
     holds = (ObservedHold("chat-1", "default", {GPU: 2000}), ObservedHold(NAME, "h100", {GPU: 8000}))
     starting = replace(QUEUED, phase=Phase.STARTING, pool="h100")
-    told = updates.status(seen(None, coming, holds=holds), with_update(starting), "said", {})
+    told = updates.status(
+        seen(None, coming, holds=holds),
+        with_update(starting),
+        "said",
+        {("ml-team", "h100"): {GPU: 12000}},
+        {("ml-team", "h100"): {GPU: 9000}},
+    )
     names = [(each["name"], each["role"], each["ready"], each["nodePool"]) for each in told["revisions"]]
     assert names == [("chat-1", "Current", 2, "default"), (NAME, "Update", 2, "h100")]
     assert told["rolloutMessage"] == "said"
-    assert told["quota"]["nodePool"] == "h100"
+    quota = {name: told["quota"][name] for name in ("nodePool", "gpusLimit", "gpusFree")}
+    assert quota == {"nodePool": "h100", "gpusLimit": 12000, "gpusFree": 3000}
 
 
 def test_the_summary_counts_what_is_held_beside_the_current_revision() -> None:

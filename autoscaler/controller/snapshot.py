@@ -135,12 +135,8 @@ def _leftovers(
         if (namespace, revision) in counted or not live:
             continue
         owner = str(WorkloadKey(namespace, (live[0].metadata.labels or {}).get(WORKLOAD_LABEL, "")))
-<<<<<<< HEAD
         project = project_of(namespace, resolver.operator)
         there = next((hold for hold in holds.get((project, owner), ()) if hold.revision == revision), None)
-        domain = (project, there.pool if there else DEFAULT_POOL)
-=======
-        there = next((hold for hold in holds.get(owner, ()) if hold.revision == revision), None)
         if (stored := store.revisions.find(namespace, revision)) is not None:
             leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
             demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
@@ -148,8 +144,7 @@ def _leftovers(
             demand = there.vector
         else:
             continue
-        domain = (project_of(namespace, resolver.operator), there.pool if there else DEFAULT_POOL)
->>>>>>> 55e257f912580e907def0b4cfac55234833523e8
+        domain = (project, there.pool if there else DEFAULT_POOL)
         held[domain] = (*held.get(domain, ()), Hold(owner, revision, demand))
     return held
 

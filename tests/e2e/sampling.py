@@ -19,6 +19,7 @@ from tests.e2e.workload import Workload
 from tests.realcluster.cluster import Cluster
 
 SAMPLED_EVERY_S: Final = 0.05
+TRIES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,13 @@ class _Reader:
         return Sample(time.time(), gpus, held, limit, phases, ready)
 
     def _read(self, path: str) -> list[dict[str, Any]]:
-        self._connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
-        response = self._connection.getresponse()
-        answer = json.loads(response.read())
+        for _ in range(TRIES):
+            self._connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
+            response = self._connection.getresponse()
+            answer = json.loads(response.read())
+            if response.status != 429:  # somebody installs a CRD: the server opens its storage anew
+                break
+            time.sleep(SAMPLED_EVERY_S)
         if response.status != 200:
             raise ConnectionError(f"{path}: {response.status} {answer}")
         found: list[dict[str, Any]] = answer["items"]

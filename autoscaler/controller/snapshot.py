@@ -81,14 +81,15 @@ def take(
                     continue
                 subject = found
             else:
-                own = holds.get(str(spec.key), ())
+                own = holds.get((spec.project, str(spec.key)), ())
                 subject = _subject(store, workload, spec, kept, pods, own, readings, activation, resolver, now)
                 subject = _warmed(subject, warm_ups)
             rival = rival_of(subject, claims, scalers)
             subjects.append(replace(subject, rival=rival) if rival else subject)
         except Exception as error:  # one odd object must not stop the others
             unresolved.append((workload, crashed(workload, error)))
-    others = foreign(store, resolver.operator, named)
+    counted = ((each.key.namespace, each.spec.target) for each in subjects if each.spec.target is not None)
+    others = foreign(store, resolver.operator, list(counted))
     store.targets.keep(named)
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
     leftovers = _leftovers(store, subjects, pods, holds, resolver)
@@ -103,12 +104,15 @@ def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
     return Unresolved("ScalingActive", "InternalError", message)
 
 
-def _holds(ledgers: Ledgers) -> dict[str, tuple[ObservedHold, ...]]:
-    """By owner."""
-    found: dict[str, tuple[ObservedHold, ...]] = {}
-    for (_, pool), ledger in ledgers.items():
+Holds = Mapping[tuple[str, str], tuple[ObservedHold, ...]]  # by project and owner
+
+
+def _holds(ledgers: Ledgers) -> Holds:
+    found: dict[tuple[str, str], tuple[ObservedHold, ...]] = {}
+    for (project, pool), ledger in ledgers.items():
         for hold in ledger.holds:
-            found[hold.owner] = (*found.get(hold.owner, ()), ObservedHold(hold.revision, pool, hold.vector))
+            key = (project, hold.owner)
+            found[key] = (*found.get(key, ()), ObservedHold(hold.revision, pool, hold.vector))
     return found
 
 
@@ -116,22 +120,31 @@ def _leftovers(
     store: Store,
     subjects: Sequence[Subject],
     pods: Mapping[tuple[str, str], Sequence[Pod]],
-    holds: Mapping[str, tuple[ObservedHold, ...]],
+    holds: Holds,
     resolver: Resolver,
 ) -> dict[Domain, tuple[Hold, ...]]:
-    """What pods of ours hold whose workload is being deleted or cannot be resolved."""
+    """What pods of ours hold whose workload is gone, is being deleted, or cannot be resolved.
+
+    The garbage collector may take the stored revision before the last pod ends: then the ledger is the only witness of
+    what that pod has, and all of the hold stays.
+    """
     counted = {(subject.key.namespace, name) for subject in subjects for name in subject.revisions.seen}
     held: dict[Domain, tuple[Hold, ...]] = {}
     for (namespace, revision), group in pods.items():
-        stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
         live = [pod for pod in group if is_live(pod)]
-        if stored is None or not live:
+        if (namespace, revision) in counted or not live:
             continue
-        leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
-        demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
         owner = str(WorkloadKey(namespace, (live[0].metadata.labels or {}).get(WORKLOAD_LABEL, "")))
-        there = next((hold for hold in holds.get(owner, ()) if hold.revision == revision), None)
-        domain = (project_of(namespace, resolver.operator), there.pool if there else DEFAULT_POOL)
+        project = project_of(namespace, resolver.operator)
+        there = next((hold for hold in holds.get((project, owner), ()) if hold.revision == revision), None)
+        if (stored := store.revisions.find(namespace, revision)) is not None:
+            leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
+            demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
+        elif there is not None:
+            demand = there.vector
+        else:
+            continue
+        domain = (project, there.pool if there else DEFAULT_POOL)
         held[domain] = (*held.get(domain, ()), Hold(owner, revision, demand))
     return held
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.behind import Behind, behind
 from tests.e2e.daemon import Daemon
+from tests.e2e.updating import KINDS, Kind, wait_collected
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.faultproxy import FaultProxy
 from tests.realcluster.modelserver import ModelServers
 
 StartDaemon = Callable[..., Daemon]
@@ -42,5 +45,25 @@ def start_daemon(
 
 
 @pytest.fixture
+def proxied(cluster: Cluster, namespace: str, servers: ModelServers, tmp_path: Path) -> Iterator[Behind]:
+    """A daemon behind a fault proxy, beside model servers."""
+    with (
+        FaultProxy(cluster.url, cluster.ca_path) as proxy,
+        behind(cluster, proxy, namespace, tmp_path, {}) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
 def daemon(start_daemon: StartDaemon) -> Daemon:
     return start_daemon()
+
+
+@pytest.fixture(params=KINDS)
+def kind(cluster: Cluster, request: pytest.FixtureRequest) -> Kind:
+    """Each kind, or that of the test's parameter; its objects can be created, and the garbage collector knows them."""
+    found = KINDS[request.param]
+    if found.name == "leaderWorkerSet":
+        request.getfixturevalue("lws")
+        wait_collected(cluster)
+    return found

@@ -315,8 +315,8 @@ def tell(took: dict[str, list[Took]], chosen: argparse.Namespace) -> None:
     print(f"updates {chosen.updates} count")
     print(f"pods {chosen.pods} count")
     for name, each in took.items():
-        figures = ["startup", "overhead", "to_pods", "to_100", "drain"]
-        figures += ["endpoints"] if name == "tidegate" else []
+        figures = ["startup", "overhead", "to_pods", "to_100"]
+        figures += ["endpoints", "drain"] if name == "tidegate" else []  # for the other they say nothing new
         for figure in figures:
             values = [getattr(one, figure) for one in each]
             for percent in (50, 99):

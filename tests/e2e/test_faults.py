@@ -97,7 +97,7 @@ def test_a_wiped_status_is_rebuilt_with_the_counts_held_and_nothing_deleted(
     before = workload.deployment()
     pods = {pod["metadata"]["uid"] for pod in workload.pods()}
     daemon.stop()
-    edited = manifest("llama", AUTOSCALING)
+    edited = manifest("llama", AUTOSCALING, rollout={"paused": True})
     edited["spec"]["serving"]["deployment"]["template"]["spec"]["containers"][0]["image"] = "example/vllm:2"
     Workload(cluster, namespace, edited)
     path = f"/apis/tidegate.dev/v1alpha1/namespaces/{namespace}/inferenceworkloads/llama/status"

@@ -209,6 +209,23 @@ def test_one_whose_pods_a_webhook_denies_is_rolled_back_at_its_deadline(ground: 
     assert ground.seen.first_pods(started["revision"]) is None
 
 
+def test_one_whose_object_a_webhook_denies_is_given_up_at_its_deadline(ground: Ground, tmp_path: Path) -> None:
+    """There is nothing to delete, but its hold is to go."""
+    objects_of = "/".join(ground.workload.objects)
+    with denying(ground.cluster, ground.namespace, tmp_path, "example/vllm:denied", objects_of) as refused:
+        started = ground.begin(edited(ground.body, "denied"))
+        ground.cluster.wait_for(lambda: refused, "the webhook to be asked")
+        assert "is not allowed here" in ground.workload.wait_condition("TemplateInvalid", "True")
+        failed = wait_phase(ground.workload, "Failed", "ProgressDeadlineExceeded")
+    assert instant(failed["since"]) >= instant(started["progressDeadlineAt"])
+    assert deletions(ground.proxy, started["revision"]) == []
+    assert objects(ground.workload) == {ground.before.revision}
+    released = {ground.before.revision: REPLICAS * ground.kind.gpus}
+    ground.cluster.wait_for(lambda: held(ground.cluster, ground.namespace) == released, "its hold to be released")
+    ground.workload.wait_condition("TemplateInvalid", "False")
+    ground.check_unharmed()
+
+
 def test_one_whose_quota_is_taken_away_while_it_starts_is_rolled_back_at_its_deadline(ground: Ground) -> None:
     started = ground.begin(edited(ground.body, "2", ready_after_s=NEVER_READY_S))
     ground.wait_pods(started["revision"])

@@ -64,7 +64,7 @@ def test_pods_that_outlive_their_stored_revision_keep_what_the_ledger_holds_for_
     labels = {WORKLOAD_LABEL: "llama", REVISION_LABEL: "llama-1", OWNER_REVISION_LABEL: "llama-1"}
     meta = {"name": "llama-1-x", "namespace": "ml", "labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"}
     pod = msgspec.convert({"metadata": meta, "spec": {}, "status": {"phase": phase}}, Pod)
-    ledger = {"ml/llama": (ObservedHold("llama-1", "h100", {"nvidia.com/gpu": 8000}),)}
+    ledger = {("ml", "ml/llama"): (ObservedHold("llama-1", "h100", {"nvidia.com/gpu": 8000}),)}
     store = Store(Objects(), ["ml"], lambda: None)
     found = _leftovers(store, (), {("ml", "llama-1"): [pod]}, ledger, Resolver(Operator()))
     wanted = (Hold("ml/llama", "llama-1", {"nvidia.com/gpu": holds}),) if holds else ()

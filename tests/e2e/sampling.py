@@ -19,6 +19,7 @@ from tests.e2e.workload import Workload
 from tests.realcluster.cluster import Cluster
 
 SAMPLED_EVERY_S: Final = 0.05
+TRIES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tests.e2e.auditing import Audit, in_ledgers, in_pods
 from tests.e2e.updating import GPU, OWNER_REVISION
 from tests.e2e.workload import Workload
 from tests.realcluster.cluster import Cluster
@@ -47,6 +48,7 @@ class Told:
 class Watched:
     """What was seen."""
 
+    audit: Audit
     samples: list[Sample] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     broken: list[BaseException] = field(default_factory=list)
@@ -59,10 +61,13 @@ class Watched:
         print(f"{len(self.samples)} looks at pods and ledgers in {took:.1f} s")
         for name in sorted({name for each in self.told for name in each.updates}):
             print(f"  {name}: {self.story(name)}")
-        for each in self.samples:
-            for revision, gpus in each.gpus.items():
-                assert gpus <= each.held.get(revision, 0), f"{revision} has pods that nothing holds: {each}"
-            assert sum(each.held.values()) <= quota, f"more is held than the quota: {each}"
+        seen: list[tuple[Mapping[str, int], Mapping[str, int]]] = [(each.gpus, each.held) for each in self.samples]
+        every = self.audit.states()
+        print(f"  {len(every)} states in all")
+        for gpus, held in [*seen, *every]:
+            short = [revision for revision, count in gpus.items() if count > held.get(revision, 0)]
+            assert not short, f"{short} have pods that nothing holds: {gpus} of {held}"
+            assert sum(held.values()) <= quota, f"more is held than the quota: {held}"
 
     def phases(self, workload: Workload) -> set[str]:
         """Those it had."""
@@ -101,8 +106,9 @@ class Overloaded(Exception):
 
 @contextmanager
 def watched(cluster: Cluster, namespace: str) -> Iterator[Watched]:
-    """Looks at 20 Hz, or as often as the API server answers, until the block ends."""
-    found, ended = Watched(), threading.Event()
+    """Looks at 20 Hz, or as often as the API server answers, until the block ends; what changes in between is known,
+    too."""
+    found, ended = Watched(Audit(cluster, namespace)), threading.Event()
 
     def look(once: Callable[[], object]) -> None:
         due = time.monotonic()
@@ -129,6 +135,10 @@ def watched(cluster: Cluster, namespace: str) -> Iterator[Watched]:
             thread.join()
         quota.close()
         serving.close()
+        try:
+            found.audit.catch_up()
+        finally:
+            found.audit.close()
 
 
 class _Reader:
@@ -170,15 +180,10 @@ class _Quota(_Reader):
         ledgers = self.read(f"{self.own}/quotaledgers")
         self._before = self.read(pods)
         after = {each["metadata"]["uid"] for each in self._before}
-        there = [each for each in before if each["metadata"]["uid"] in after and _holds_gpus(each)]
-        gpus, held = Counter[str](), Counter[str]()
-        for each in there:
-            gpus[each["metadata"]["labels"][OWNER_REVISION]] += _gpus(each)
-        for hold in (hold for each in ledgers for hold in each["spec"].get("holds") or ()):
-            held[hold["revision"]] += hold["vector"].get(GPU, 0) // 1000
+        there = [each for each in before if each["metadata"]["uid"] in after]
         limit = sum(each["spec"]["limit"].get(GPU, 0) // 1000 for each in ledgers)
         ending = frozenset(each["metadata"]["name"] for each in there if "deletionTimestamp" in each["metadata"])
-        return Sample(time.time(), gpus, held, limit, ending)
+        return Sample(time.time(), in_pods(there), in_ledgers(ledgers), limit, ending)
 
 
 class _Serving(_Reader):
@@ -192,11 +197,3 @@ class _Serving(_Reader):
         phases = {name: each.get("phase", "") for name, each in statuses.items()}
         updates = {name: each.get("rollout", {}).get("phase", "") for name, each in statuses.items()}
         return Told(time.time(), phases, updates, ready)
-
-
-def _holds_gpus(pod: dict[str, Any]) -> bool:
-    return pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-
-
-def _gpus(pod: dict[str, Any]) -> int:
-    return sum(int(each.get("resources", {}).get("limits", {}).get(GPU, 0)) for each in pod["spec"]["containers"])

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tests.e2e.behind import Behind
 from tests.e2e.crowd import Crowd, RouteAsked, ServiceAsked
-from tests.e2e.routed import percent_in, route_for, routed, start, to_the_route, wait_weight
+from tests.e2e.routed import route_for, routed, start, wait_weight, weights_written
 from tests.e2e.updating import (
     NEVER_READY_S,
     deletions,
@@ -96,10 +96,7 @@ def test_streams_through_a_route_outlive_a_switch_and_an_abort(
     for name, visits in (("switch", switched), ("abort", crowd.visits[len(switched) :])):
         print(f"route, {name}: {crowd.told(visits)}; streams {by_revision(streams_of(visits))}")
     print(f"route: {moving} requests were in flight at the old revision when it had no traffic any more")
-    written = [
-        (each.at_s, percent) for each in to_the_route(proxied, route) if (percent := percent_in(each)) is not None
-    ]
-    assert [percent for _, percent in written] == [100, 0, 50, 0]
+    assert weights_written(proxied, route) == [100, 0, 50, 0]
     assert crowd.bad() == []
     assert by_revision(streams_of(switched)).keys() >= {old}
     assert by_revision(streams_of(crowd.visits)).keys() == {old, new, aborted}

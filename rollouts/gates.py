@@ -96,9 +96,14 @@ def counters_agree(rollout: Rollout, update: ObservedRevision, current: Observed
             return None
         return f"the request counters of {' and '.join(unknown)} are not known yet"
     wait_s = PARTIAL_PATIENCE_S if elsewhere else COUNTERS_SETTLE_S
-    if not denied and all(_counted_s(each, since) >= wait_s for each in serving):
+    if (not denied or _left_alone(current)) and all(_counted_s(each, since) >= wait_s for each in serving):
         return None
     return f"the request counters of {update.name} do not show the new weight yet"
+
+
+def _left_alone(current: ObservedRevision) -> bool:
+    """A straggler reached it just after the route had changed, and for a while nobody any more."""
+    return _counted_s(current, current.last_request_at or 0.0) >= PARTIAL_PATIENCE_S
 
 
 def _counted_s(revision: ObservedRevision, since: float) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.behind import Behind, behind
 from tests.e2e.daemon import Daemon
+from tests.e2e.updating import KINDS, Kind, wait_collected
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.faultproxy import FaultProxy
 from tests.realcluster.modelserver import ModelServers
@@ -56,3 +57,13 @@ def proxied(cluster: Cluster, namespace: str, servers: ModelServers, tmp_path: P
 @pytest.fixture
 def daemon(start_daemon: StartDaemon) -> Daemon:
     return start_daemon()
+
+
+@pytest.fixture(params=KINDS)
+def kind(cluster: Cluster, request: pytest.FixtureRequest) -> Kind:
+    """Each kind, or that of the test's parameter; its objects can be created, and the garbage collector knows them."""
+    found = KINDS[request.param]
+    if found.name == "leaderWorkerSet":
+        request.getfixturevalue("lws")
+        wait_collected(cluster)
+    return found

@@ -25,7 +25,7 @@ import aiohttp
 
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.errors import WaitError
-from tests.realcluster.gateway_clients import LONGEST_S, Visit, visit
+from tests.realcluster.gateway_clients import LONGEST_S, Began, Visit, visit
 from tests.realcluster.gateway_routes import Route
 
 LOOK_S: Final = 0.05  # between two looks at EndpointSlices; kube-proxy follows a watch
@@ -41,7 +41,7 @@ class Asked(Protocol):
 
     async def close(self) -> None: ...
 
-    async def ask(self, tokens: int, stream: bool) -> Visit:
+    async def ask(self, tokens: int, stream: bool, began: Began | None = None) -> Visit:
         """One request; every outcome is a value."""
 
 
@@ -58,8 +58,8 @@ class RouteAsked:
     async def close(self) -> None:
         await self._session.close()
 
-    async def ask(self, tokens: int, stream: bool) -> Visit:
-        return await visit(self._session, self._url, self._headers, tokens=tokens, stream=stream)
+    async def ask(self, tokens: int, stream: bool, began: Began | None = None) -> Visit:
+        return await visit(self._session, self._url, self._headers, tokens=tokens, stream=stream, began=began)
 
 
 class ServiceAsked:
@@ -92,11 +92,11 @@ class ServiceAsked:
             await session.close()
         await self._session.close()
 
-    async def ask(self, tokens: int, stream: bool) -> Visit:
+    async def ask(self, tokens: int, stream: bool, began: Began | None = None) -> Visit:
         if not self._keep:
-            return await self._visit(self._session, self._endpoint(), tokens, stream)
+            return await self._visit(self._session, self._endpoint(), tokens, stream, began)
         session, endpoint = self._idle.pop() if self._idle else (_session(keep=True), self._endpoint())
-        seen = await self._visit(session, endpoint, tokens, stream)
+        seen = await self._visit(session, endpoint, tokens, stream, began)
         if seen.good:
             self._idle.insert(0, (session, endpoint))
         else:  # the connection is gone, and its client opens another one
@@ -106,10 +106,12 @@ class ServiceAsked:
     def _endpoint(self) -> str:
         return self._random.choice(self._endpoints) if self._endpoints else ""
 
-    async def _visit(self, session: aiohttp.ClientSession, endpoint: str, tokens: int, stream: bool) -> Visit:
+    async def _visit(
+        self, session: aiohttp.ClientSession, endpoint: str, tokens: int, stream: bool, began: Began | None
+    ) -> Visit:
         if not endpoint:
             return Visit(time.time(), 0.0, 0, "", whole=False, said="the Service has no endpoint")
-        return await visit(session, f"http://{endpoint}/v1/completions", {}, tokens=tokens, stream=stream)
+        return await visit(session, f"http://{endpoint}/v1/completions", {}, tokens=tokens, stream=stream, began=began)
 
     async def _follow(self) -> None:
         while True:
@@ -128,8 +130,14 @@ class ServiceAsked:
         )
 
 
+def revision_of(pod: str) -> str:
+    """Of a Deployment's pod."""
+    return pod.rsplit("-", 2)[0]
+
+
 def _session(keep: bool) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=PARALLEL, force_close=not keep, keepalive_timeout=LONGEST_S)
+    kept_s = LONGEST_S if keep else None
+    connector = aiohttp.TCPConnector(limit=PARALLEL, force_close=not keep, keepalive_timeout=kept_s)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=LONGEST_S))
 
 
@@ -144,6 +152,7 @@ class Crowd:
         self._clients: set[asyncio.Task[None]] = set()
         self._ending = False
         self._streaming = True
+        self._open = Counter[str]()  # streams that have begun, by pod
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -174,6 +183,10 @@ class Crowd:
     def short(self, per_s: float) -> None:
         """So many short requests a second, whatever becomes of those before."""
         self._do(self._begin([self._opener(per_s)]))
+
+    def streaming(self, revision: str) -> int:
+        """Streams that are under way at its pods."""
+        return sum(number for pod, number in dict(self._open).items() if revision_of(pod) == revision)
 
     def since(self, at_s: float) -> list[Visit]:
         """Those that began at this instant (Unix seconds) or later, and have ended."""
@@ -215,7 +228,14 @@ class Crowd:
     async def _streamer(self, tokens: int, after_s: float) -> None:
         await asyncio.sleep(after_s)
         while self._streaming and not self._ending:
-            self._note(await self._asked.ask(tokens, stream=True))
+            pods: list[str] = []
+
+            def began(pod: str, pods: list[str] = pods) -> None:
+                pods.append(pod)
+                self._open[pod] += 1
+
+            self._note(await self._asked.ask(tokens, stream=True, began=began))
+            self._open.subtract(pods)
 
     async def _holder(self, tokens: int) -> None:
         while not self._ending:

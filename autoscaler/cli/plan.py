@@ -98,10 +98,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Of one project's quota in one node pool, in GPUs. None: not known."""
+    """Of one project's quota in one node pool, in GPUs."""
 
     limit: float
-    free: float | None
+    free: float | None  # None: not known
 
 
 def plan(
@@ -279,8 +279,8 @@ def _pools(
     stay: tuple[str | None, ...],
     ledgers: Mapping[tuple[str, str], Room],
 ) -> tuple[Pool, ...]:
-    """The status tells the numbers of one pool, the one that the workload uses or waits for, while it waits; the
-    ledgers tell them always, but not what pods of others take.
+    """The status tells the numbers of one pool, the one that the workload uses or waits for, and while it waits; the
+    ledgers tell those of all, but not what pods of others take.
 
     `stay`: revisions that keep what they hold.
     """

@@ -368,7 +368,8 @@ class Cycle:
 
     def _outcome(self, subject: Subject, step: Step, driver: Driver, trouble: Trouble | None) -> Outcome:
         latest = self._store.workloads.find(*subject.key) or subject.workload
-        scaled = next((each for each in driver.done if isinstance(each, HaveReplicas)), None)
+        counts = [each for each in driver.done if isinstance(each, HaveReplicas)]
+        scaled = next((each for each in counts if each.revision == step.record.current), None)
         record, reasons = (step.record, step.reasons) if driver.recorded else (subject.stored, ())
         return Outcome(latest, record, scaled, reasons, trouble, subject.stored if driver.recorded else None)
 

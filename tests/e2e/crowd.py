@@ -24,11 +24,13 @@ from typing import Any, Final, Protocol, Self
 import aiohttp
 
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.errors import WaitError
 from tests.realcluster.gateway_clients import LONGEST_S, Visit, visit
 from tests.realcluster.gateway_routes import Route
 
 LOOK_S: Final = 0.05  # between two looks at EndpointSlices; kube-proxy follows a watch
 PARALLEL: Final = 400
+FIRST_WITHIN_S: Final = 30.0
 _SEED: Final = 7
 
 
@@ -141,10 +143,12 @@ class Crowd:
         self._thread = threading.Thread(target=self._loop.run_forever, name="crowd", daemon=True)
         self._clients: set[asyncio.Task[None]] = set()
         self._ending = False
+        self._streaming = True
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._do(self._asked.open())
+        self._do(self._answered())
         return self
 
     def __exit__(
@@ -154,6 +158,10 @@ class Crowd:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    def no_more_streams(self) -> None:
+        """Those that are under way go on; all else does."""
+        self._streaming = False
 
     def streams(self, number: int, tokens: int, over_s: float = 0.0) -> None:
         """So many streams at any time; they begin spread over this time."""
@@ -184,6 +192,14 @@ class Crowd:
     def _do(self, what: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(LONGEST_S + 30)
 
+    async def _answered(self) -> None:
+        """Returns with the first good answer, which does not count: a route takes effect a little after its status."""
+        deadline = time.monotonic() + FIRST_WITHIN_S
+        while not (seen := await self._asked.ask(1, stream=False)).good:
+            if time.monotonic() >= deadline:
+                raise WaitError(f"waited {FIRST_WITHIN_S:g} s for a first answer; last seen: {seen}")
+            await asyncio.sleep(0.05)
+
     async def _begin(self, clients: Any) -> None:
         self._clients |= {asyncio.create_task(each) for each in clients}
 
@@ -198,7 +214,7 @@ class Crowd:
 
     async def _streamer(self, tokens: int, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        while not self._ending:
+        while self._streaming and not self._ending:
             self._note(await self._asked.ask(tokens, stream=True))
 
     async def _holder(self, tokens: int) -> None:

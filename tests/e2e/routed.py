@@ -8,11 +8,19 @@ from typing import Any, Final
 from tests.e2e.behind import Behind
 from tests.e2e.updating import KINDS, Body, rollout, update_of
 from tests.e2e.workload import Workload
+from tests.realcluster.cluster import Cluster
 from tests.realcluster.faultproxy_rules import Exchange
 from tests.realcluster.gateway import Gateway
 from tests.realcluster.gateway_routes import RULE, Route, rule
 
 TWO: Final = {"minReplicas": 2, "maxReplicas": 2}
+
+
+def start(cluster: Cluster, namespace: str, body: Body) -> Workload:
+    """Returns when it serves, and says so."""
+    workload = KINDS["deployment"].start(cluster, namespace, body)
+    cluster.wait_for(lambda: workload.status().get("phase") == "Running", f"{workload.name} to be Running")
+    return workload
 
 
 def refs(name: str, current: int = 100) -> dict[str, int]:

@@ -39,7 +39,7 @@ class Driver:
     ) -> None:
         """`wanted` is asked before each command: on a slow API server a newer decision may want something else.
 
-        `updates` is needed where `Limits.rollout` is set, as the daemon has it; a target's steps have no commands for it.
+        `updates` is needed where `Limits.rollout` is set; steps of a target have no commands for it.
         """
         self._records = records
         self._revisions = revisions

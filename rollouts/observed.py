@@ -129,7 +129,7 @@ class Limits:
     stopped: bool = False  # wanted at zero by the user: time does not count against it
     epoch: int | None = None  # of the present leader; None: nobody to be fenced off from (a simulated world)
     may_lower: bool = True  # False until every object carries that epoch: a late write may still raise another
-    rollout: RolloutSpec | None = None  # None: updates are not driven, a template edit is only remembered
+    rollout: RolloutSpec | None = None  # None: counts alone, a newer template is only remembered; the daemon sets it
     verb: VerbRequest | None = None  # the annotation, if it can be understood
 
 

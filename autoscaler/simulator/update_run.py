@@ -23,7 +23,8 @@ from autoscaler.controller.revisions import Revisions, SeenRevision, Traffic
 from autoscaler.controller.steps import Fences, fences, step_of
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.rollout import DEFAULT_POOL, RolloutSpec
-from autoscaler.model.workload import RevisionKey, WorkloadKey
+from autoscaler.model.signal import WorkloadSignals
+from autoscaler.model.workload import RevisionKey, TargetKey, WorkloadKey
 from autoscaler.simulator import scenario
 from autoscaler.simulator.updates import PER_REPLICA, UPDATE_SUFFIX, ImitatedWorkload, Quota, Stored
 from rollouts import intent
@@ -294,7 +295,9 @@ class _Model:
         )
         own = snapshot.bounded_by(self._spec, record)
         readings = {RevisionKey(key, name): workload.signals(name) for name in names}
-        pages = {each: signals for each, signals in readings.items() if signals is not None}
+        pages: dict[TargetKey, WorkloadSignals] = {
+            each: signals for each, signals in readings.items() if signals is not None
+        }
         specs = dict.fromkeys(names, self._spec)
         seen = there.of(current).observed
         return Subject(

@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . && \
 	  touch $(STAMP) && echo "env: ready after $$(( $$(date +%s) - start )) s"
 
-demo: env  ## the decisions in a minute: two models, 12 GPUs, no cluster
+demo: env  ## the decisions and two updates in a minute: 12 GPUs, no cluster
 	@$(BIN)/tidegate demo
 
 test: check  ## everything, on a real control plane (first run builds it: about 15 min on two cores)

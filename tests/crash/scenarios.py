@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.crash.subject import Shape, Subject
+from tests.crash.subject import DEPLOYMENT, Shape, Subject
 from tests.crash.verdict import Bounds
 
 
@@ -23,7 +23,7 @@ class Scenario:
     act: Callable[[Subject], None]
     done: Callable[[Subject], bool]
     bounds: Bounds
-    shape: Shape = Shape()
+    shape: Shape = DEPLOYMENT
 
 
 def _two(subject: Subject) -> None:

@@ -259,27 +259,32 @@ class Daemon:
     async def run(self, stopped: asyncio.Event) -> None:
         """Runs all parts until `stopped`. The death of one ends all, and is raised in a group."""
         async with asyncio.TaskGroup() as group:
-            parts = {
-                "store": self._store.run,
-                "election": self._election.run,
-                "signals": self._signals.run,
-                "warm-ups": self._warm_ups.run,
-                "gpus": self._gpus.run,
-                "queries": self._queries.run,
-                "pages": self._pages.run,
-                "recall": self._recall.run,
-                "events": self._events.run,
-                "sweep": self._sweep.run,
-                "reload": self._reload.run,
-            }
-            if self._counters is not None:
-                parts["counters"] = self._counters.run
+            parts = self._parts()
             tasks = [group.create_task(_named(name, part)) for name, part in parts.items()]
             loop = group.create_task(_named("loop", self._loop.run, ends=stopped.is_set))
             await stopped.wait()
             await self._finish(loop)
             for task in tasks:
                 task.cancel()
+
+    def _parts(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs beside the loop, by name."""
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "store": self._store.run,
+            "election": self._election.run,
+            "signals": self._signals.run,
+            "gpus": self._gpus.run,
+            "queries": self._queries.run,
+            "pages": self._pages.run,
+            "warm-ups": self._warm_ups.run,
+            "recall": self._recall.run,
+            "events": self._events.run,
+            "sweep": self._sweep.run,
+            "reload": self._reload.run,
+        }
+        if self._counters is not None:
+            parts["counters"] = self._counters.run
+        return parts
 
     async def _finish(self, loop: asyncio.Task[None]) -> None:
         """Nothing new is decided; what is under way may end; what was to be told is told."""

@@ -114,6 +114,8 @@ class Board:
         default_factory=Counter
     )  # namespace, workload, action, reason
     scale_operations: Counter[tuple[str, str]] = field(default_factory=Counter)
+    updates: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # namespace, workload, result
+    update_seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)  # that these took
 
     def __post_init__(self) -> None:
         self.started = self.retimed_at = self.clock()
@@ -140,6 +142,10 @@ class Board:
             self._forget(gone)
 
     def _count(self, each: WorkloadReport) -> None:
+        if ended := each.updating.ended:
+            self.updates[(*each.key, ended)] += 1
+            took_s = self.update_seconds.get((*each.key, ended), 0.0)
+            self.update_seconds[(*each.key, ended)] = took_s + each.updating.took_s
         if each.decision is None:
             return
         action = each.decision.action if each.scaled else Action.NONE
@@ -151,6 +157,8 @@ class Board:
         """Series of deleted workloads end."""
         self.decisions = Counter({key: n for key, n in self.decisions.items() if key[:2] not in gone})
         self.scale_operations = Counter({key: n for key, n in self.scale_operations.items() if key not in gone})
+        self.updates = Counter({key: n for key, n in self.updates.items() if key[:2] not in gone})
+        self.update_seconds = {key: n for key, n in self.update_seconds.items() if key[:2] not in gone}
 
     def rest(self) -> None:
         """Somebody else leads: the loop turns, and there is nothing to report."""

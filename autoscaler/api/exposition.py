@@ -48,6 +48,10 @@ def _families(board: Board) -> Iterator[Metric]:
     yield _counter("tidegate_decisions", "Decisions", (*WORKLOAD, "action", "reason"), decisions)
     operations = [(key, float(n)) for key, n in sorted(board.scale_operations.items())]
     yield _counter("tidegate_scale_operations", "Replica counts written", WORKLOAD, operations)
+    ended = [(key, float(n)) for key, n in sorted(board.updates.items())]
+    yield _counter("tidegate_rollouts", "Updates that ended, by result", (*WORKLOAD, "result"), ended)
+    took = sorted(board.update_seconds.items())
+    yield _counter("tidegate_rollout_duration_seconds", "From queued to the end", (*WORKLOAD, "result"), took)
     yield from _process()
     if board.report is not None:
         yield from _report(board.report)
@@ -147,6 +151,7 @@ def _report(report: CycleReport) -> Iterator[Metric]:
     yield _gauge("tidegate_reconcile_duration_seconds", "Last cycle", (), [((), report.duration_s)])
     yield from _replicas(each)
     yield from _signals(each)
+    yield from _updates(each)
     for name, kind, text in (
         ("tidegate_fallback_active", "Fallback", "1 while some ready pod is not measured: nothing is lowered"),
         ("tidegate_paused", "Paused", "1 while mode is paused"),
@@ -182,6 +187,20 @@ def _replicas(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
     }
     for kind, samples in values.items():
         yield _gauge(f"tidegate_replicas_{kind}", f"Replicas, {kind}", (*WORKLOAD, "revision"), samples)
+
+
+def _updates(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:
+    """Of workloads whose revisions are ours."""
+    shares = [((*w.key, name), share / 100) for w in workloads for name, share in sorted(w.updating.percents.items())]
+    labels = (*WORKLOAD, "revision")
+    yield _gauge("tidegate_revision_traffic_ratio", "Share of the traffic", labels, shares)
+    running = [w for w in workloads if w.updating.phase]
+    phases = [((*w.key, w.updating.phase), 1.0) for w in running]
+    yield _gauge("tidegate_rollout_phase", "1 for the phase of the update", (*WORKLOAD, "phase"), phases)
+    steps = [(w.key, float(w.updating.step)) for w in running]
+    yield _gauge("tidegate_rollout_step", "Steps of the update that are done", WORKLOAD, steps)
+    surge = [(w.key, w.updating.surge_gpus) for w in running]
+    yield _gauge("tidegate_rollout_surge_gpus", "Held beside those of the current revision", WORKLOAD, surge)
 
 
 def _recommended(workload: WorkloadReport) -> int | None:

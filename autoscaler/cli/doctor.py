@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from autoscaler.cli.main import Output
+from autoscaler.cli.reach import usual_kubeconfig
 from autoscaler.cluster.client import connect
 from autoscaler.doctor.cluster import Lease
 from autoscaler.doctor.examine import Asked, Examination
@@ -90,7 +91,7 @@ def _configuration(path: Path | None, url: str | None) -> tuple[Finding, Config 
 async def _examine(config: Config, options: Options, first: Finding) -> tuple[Sequence[Finding], bool]:
     fix = "give a kubeconfig with --kubeconfig, or run this in the daemon's pod"
     try:
-        client = await connect(options.kubeconfig or _usual_kubeconfig())
+        client = await connect(options.kubeconfig or usual_kubeconfig())
     except Exception as error:  # of many libraries: files, YAML, certificates, commands of the kubeconfig
         message = f"no access to a cluster: {type(error).__name__}: {error}"
         return [first, Finding(Level.ERROR, "API server", "kubeconfig", message, fix)], True
@@ -111,14 +112,6 @@ async def _examine(config: Config, options: Options, first: Finding) -> tuple[Se
         return examination.findings, not examination.late
     finally:
         await client.close()
-
-
-def _usual_kubeconfig() -> Path | None:
-    """None: the ServiceAccount of the pod that we run in."""
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        return None
-    listed = os.environ.get("KUBECONFIG", "").split(os.pathsep)
-    return next((Path(each) for each in listed if each), Path.home() / ".kube" / "config")
 
 
 def _asked(config: Config, options: Options, host: str) -> Asked:

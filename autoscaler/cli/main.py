@@ -8,6 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
+from autoscaler.cli import updates, workloads
+
 OK: Final = 0
 INVALID: Final = 1
 
@@ -27,8 +29,13 @@ Examples:
   tidegate crd | kubectl apply --server-side -f -     install the resource definitions
   tidegate run --config config.yaml                   start the daemon
   tidegate doctor --config config.yaml                what is missing in the cluster, and how to mend it
+  tidegate list -A                                    what runs, and what is being updated
+  tidegate get llama -w                               watch an update, down to its pods
+  tidegate plan -f llama.yaml                         what an edit would do, before you apply it
 """,
 )
+app.add_typer(workloads.app)
+app.add_typer(updates.app)
 
 
 class Definition(StrEnum):

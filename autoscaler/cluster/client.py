@@ -21,9 +21,11 @@ from autoscaler.cluster import transport
 from autoscaler.cluster.errors import ApiError, Unreachable, error_for
 
 MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"  # lists are merged by their keys
 JSON_PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
 USER_AGENT: Final = "tidegate"
+OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of the pod that we run in
 CONNECT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUT_S: Final = 10.0
 HEAD_TIMEOUT_S: Final = 30.0  # until a watch is accepted; API priority and fairness may queue it
@@ -71,10 +73,12 @@ class _Status(msgspec.Struct):
 
 
 class KubernetesClient:
-    """KubeApi over HTTP. `requests` counts answers by (method, status code or "error")."""
+    """KubeApi over HTTP. `requests` counts answers by (method, status code or "error"); `namespace` is that of the
+    kubeconfig's context, "" where it names none."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, namespace: str = "") -> None:
         self._api = api
+        self.namespace = namespace
         self._api.user_agent = USER_AGENT
         # aiohttp repeats GET, PUT and DELETE by itself after a disconnect: a write that was done would meet its own
         # conflict, and every back-off would be half of what it says
@@ -153,15 +157,26 @@ class KubernetesClient:
         await self._api.close()
 
 
-async def connect(kubeconfig: Path | None = None) -> KubernetesClient:
-    """A client for the given kubeconfig file, else the pod's ServiceAccount."""
+async def connect(kubeconfig: Path | None = None, context: str | None = None) -> KubernetesClient:
+    """A client for the given kubeconfig file (or several, separated as in $KUBECONFIG) and one of its contexts, by
+    default the current one; without a file for the pod's ServiceAccount."""
     configuration = transport.Configuration()
     configuration.connection_pool_maxsize = CONNECTIONS
-    if kubeconfig is not None:
-        await transport.config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-    else:
+    if kubeconfig is None:
         transport.config.load_incluster_config(client_configuration=configuration)
-    return KubernetesClient(transport.ApiClient(configuration))
+        return KubernetesClient(transport.ApiClient(configuration), _own_namespace())
+    loader = await transport.config.load_kube_config(
+        config_file=str(kubeconfig), context=context, client_configuration=configuration
+    )
+    chosen = (loader.current_context or {}).get("context") or {}
+    return KubernetesClient(transport.ApiClient(configuration), str(chosen.get("namespace") or ""))
+
+
+def _own_namespace() -> str:
+    try:
+        return OWN_NAMESPACE.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _trim_token(configuration: Any) -> None:

@@ -210,6 +210,7 @@ class RolloutStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int | None = None
     not_before: str | None = None
     overtaken: int | None = None
+    head_since: str | None = None
     held_at: str | None = None
     schedule_deadline_at: str | None = None
     progress_deadline_at: str | None = None

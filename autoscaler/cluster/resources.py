@@ -171,8 +171,15 @@ class Pod(Struct, frozen=True):
         return False
 
 
+class ServicePort(Struct, frozen=True):
+    port: int = 0  # where clients ask
+    target_port: int | str | None = None  # where pods answer: a number, or the name of a container's port
+    app_protocol: str | None = None
+
+
 class ServiceSpec(Struct, frozen=True):
     selector: dict[str, str] | None = None
+    ports: list[ServicePort] | None = None
 
 
 class Service(Struct, frozen=True):
@@ -278,6 +285,7 @@ class PricedPodSpec(PodSpec, frozen=True):
 
     containers: list[PricedContainer] | None = None
     init_containers: list[PricedContainer] | None = None
+    resources: dict[str, Any] | None = None
     overhead: dict[str, int | float | str] | None = None
 
 

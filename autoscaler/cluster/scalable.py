@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from autoscaler.cluster.client import MERGE_PATCH, KubeApi
-from autoscaler.cluster.errors import Conflict, NotFound
+from autoscaler.cluster.errors import Conflict, NotFound, Refused
 from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import check_owned, metadata_of
@@ -24,6 +24,7 @@ from autoscaler.cluster.resources import (
     REVISION_LABEL,
     WORKLOAD_LABEL,
     ControllerRevision,
+    Metadata,
     Pod,
     Resource,
     Scalable,
@@ -34,8 +35,10 @@ from rollouts.machine import ObservedRevision
 from rollouts.revision import ANNOTATIONS, Revision
 
 Content = Mapping[str, Any]  # of a revision, or one field of it
+NodeLabels = Mapping[str, str]
 
 DIGEST_ANNOTATION: Final = "tidegate.dev/digest"
+NODE_POOL_ANNOTATION: Final = "tidegate.dev/node-pool"  # on a revision's object: where its pods are
 SCALE_TRIES: Final = 3  # a pod becoming ready changes the version under us; the count is looked at each time
 
 
@@ -45,8 +48,9 @@ class Kind:
 
     field: str  # of spec.serving
     resource: Resource
-    spec: Callable[[Content, Mapping[str, str], str], dict[str, Any]]
-    """The object's spec without its count, from the field's content, the labels of every pod, and the revision."""
+    spec: Callable[[Content, Mapping[str, str], str, NodeLabels], dict[str, Any]]
+    """The object's spec without its count, from the field's content, the labels of every pod, the revision, and the
+    labels of the nodes that every pod is to be on."""
     observe: Callable[[str, Scalable | None, Iterable[Pod]], ObservedRevision]
     """How the replicas of the revision of that name are."""
 
@@ -78,10 +82,13 @@ class ScalableRevisions:
         wrote: Callable[[Kind, Scalable], None],
         epoch: int,
         stamp_traffic: Callable[[], Awaitable[None]],
+        pool_of: Callable[[str], str],
+        node_pools: Mapping[str, NodeLabels],
     ) -> None:
         """`contents`: identity by revision name; `kind_of`: likewise; `observed`: the object of that revision as it was
         looked at; `wrote` is given what the server answered; `epoch` is the present leader's; `stamp_traffic` makes
-        the objects that direct the workload's traffic carry it."""
+        the objects that direct the workload's traffic carry it; `pool_of`: the node pool that a revision is created in;
+        `node_pools`: the labels of their nodes."""
         self._api = api
         self._workload = workload
         self._orphan = orphan
@@ -91,6 +98,8 @@ class ScalableRevisions:
         self._wrote = wrote
         self._epoch = epoch
         self._stamp_traffic = stamp_traffic
+        self._pool_of = pool_of
+        self._node_pools = node_pools
 
     async def save(self, revision: Revision) -> None:
         body = {
@@ -127,7 +136,8 @@ class ScalableRevisions:
 
     async def _create(self, revision: str, replicas: int) -> None:
         namespace, kind = self._workload.metadata.namespace, self._kind_of(revision)
-        body = render(kind, self._workload, revision, self._contents[revision], replicas, self._orphan, self._epoch)
+        content, pool = self._contents[revision], self._where(revision)
+        body = render(kind, self._workload, revision, content, replicas, self._orphan, self._epoch, pool)
         try:
             await self._api.call("POST", kind.resource.path(namespace), params=AS_OURSELVES, body=body)
         except NotFound as error:
@@ -137,6 +147,12 @@ class ScalableRevisions:
         except Conflict:  # an earlier try arrived, or it is somebody else's
             there = await self._read(kind, revision)
             check_owned(self._workload, there.metadata, kind.resource.kind)
+
+    def _where(self, revision: str) -> tuple[str, NodeLabels]:
+        pool = self._pool_of(revision)
+        if pool not in self._node_pools:
+            raise Refused(f"node pool {pool} is not in the configuration; allowed: {', '.join(self._node_pools)}", 422)
+        return pool, self._node_pools[pool]
 
     async def stamp(self, revision: str, epoch: int) -> None:
         """The traffic's objects first: while the revision's object is unstamped, this is asked for again, and nothing
@@ -215,24 +231,58 @@ def is_settled(there: Scalable | None, pods: Sequence[Pod], staying: int, seen: 
 
 
 def render(
-    kind: Kind, workload: InferenceWorkload, revision: str, identity: Content, replicas: int, orphan: bool, epoch: int
+    kind: Kind,
+    workload: InferenceWorkload,
+    revision: str,
+    identity: Content,
+    replicas: int,
+    orphan: bool,
+    epoch: int,
+    pool: tuple[str, NodeLabels],
 ) -> dict[str, Any]:
-    """The object of a revision. Its pods carry the user's labels and ours."""
+    """The object of a revision. Its pods carry the user's labels and ours, and go to nodes of the pool.
+
+    `pool`: its name and the labels of its nodes. Raises Refused where the template selects other nodes.
+    """
     own = {WORKLOAD_LABEL: workload.metadata.name, OWNER_REVISION_LABEL: revision}
-    annotations = {**identity.get(ANNOTATIONS, {}), EPOCH_ANNOTATION: str(epoch)}
+    ours = {EPOCH_ANNOTATION: str(epoch), NODE_POOL_ANNOTATION: pool[0]}
+    annotations = {**identity.get(ANNOTATIONS, {}), **ours}
+    try:
+        spec = kind.spec(identity[kind.field], own, revision, pool[1])
+    except Contradiction as error:
+        raise Refused(f"spec.serving.{kind.field}: {error} as node pool {pool[0]} does", 422) from error
     return {
         "apiVersion": kind.resource.group_version,
         "kind": kind.resource.kind,
         "metadata": metadata_of(workload, revision, orphan, {OWNER_REVISION_LABEL: revision}, annotations),
-        "spec": {"replicas": replicas, **kind.spec(identity[kind.field], own, revision)},
+        "spec": {"replicas": replicas, **spec},
     }
 
 
-def labelled(template: Content, labels: Mapping[str, str]) -> dict[str, Any]:
-    """The pod template as it is, with these labels beside those that it has."""
+class Contradiction(Exception):
+    """A template that selects other nodes than those of the pool."""
+
+
+def pod_template(template: Content, labels: Mapping[str, str], nodes: NodeLabels) -> dict[str, Any]:
+    """The pod template as it is, with these labels beside those that it has, on nodes with these labels.
+
+    Raises Contradiction where it selects others.
+    """
     metadata = dict(template.get("metadata") or {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
-    return {**template, "metadata": metadata}
+    if not nodes:
+        return {**template, "metadata": metadata}
+    spec = dict(template.get("spec") or {})
+    selected = spec.get("nodeSelector") or {}
+    for key, value in nodes.items():
+        if selected.get(key, value) != value:
+            raise Contradiction(f"its nodeSelector asks for {key}: {selected[key]}, not for {value}")
+    return {**template, "metadata": metadata, "spec": {**spec, "nodeSelector": {**selected, **nodes}}}
+
+
+def node_pool_of(metadata: Metadata) -> str | None:
+    """The node pool that a revision's object was created in; None where nobody wrote it down."""
+    return (metadata.annotations or {}).get(NODE_POOL_ANNOTATION)
 
 
 def digest_of(stored: ControllerRevision) -> str:

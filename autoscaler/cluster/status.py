@@ -43,7 +43,7 @@ _NUMBERS: Final = frozenset(
 )
 INSTANTS: Final = frozenset(  # fields of the record, by the names that both sides have
     {"started_at", "served_at", "since", "until", "not_before", "deadline_at", "queued_at", "queue_deadline_at"}
-    | {"held_at", "schedule_deadline_at", "progress_deadline_at", "accepted_at", "drain_deadline_at"}
+    | {"head_since", "held_at", "schedule_deadline_at", "progress_deadline_at", "accepted_at", "drain_deadline_at"}
 )
 
 

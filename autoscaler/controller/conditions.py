@@ -83,6 +83,7 @@ def conditions(facts: Facts) -> tuple[ConditionReport, ...]:
         _reconciling(facts),
         _progressing(facts),
         _stalled(facts),
+        *_route_timeout(facts),
     ]
     return tuple(sorted(found, key=lambda each: each.type))
 
@@ -99,6 +100,14 @@ def unresolved(why: Unresolved) -> tuple[ConditionReport, ...]:
         ConditionReport("Stalled", Status.TRUE, why.reason, why.message),
     ]
     return tuple(sorted(found, key=lambda each: each.type))
+
+
+def _route_timeout(facts: Facts) -> list[ConditionReport]:
+    """Only where there is a route."""
+    if facts.spec.route is None:
+        return []
+    unset = facts.warning is not None
+    return [_flag("RequestTimeoutUnset", unset, "GatewayDefault", facts.warning or "", "Set")]
 
 
 def _flag(kind: str, on: bool, reason: str, message: str, otherwise: str) -> ConditionReport:

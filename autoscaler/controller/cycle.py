@@ -39,7 +39,9 @@ from autoscaler.controller.specs import Operator, Resolver
 from autoscaler.controller.steps import Fences, fences, step_of
 from autoscaler.controller.subject import Snapshot, Subject, key_of
 from autoscaler.model.decision import Grant
+from autoscaler.model.quota import Domain
 from autoscaler.model.report import CycleReport
+from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import WorkloadKey
 from autoscaler.scaling.holds import after
 from autoscaler.signals.warmups import WarmUps
@@ -101,6 +103,7 @@ class Cycle:
         self.queue: WorkQueue[WorkloadKey, Outcome | None] = WorkQueue(PARALLEL_WORKLOADS, QUEUE_MOST)
         self.unstamped = 0  # objects that do not carry the present epoch yet
         self._fences: Fences | None = None
+        self._used: Mapping[Domain, ResourceVector] = {}  # of the quotas
         self._desired: Mapping[WorkloadKey, int] = {}  # as last told
 
     def reconfigure(self, operator: Operator, status_writes_per_cycle: int) -> None:
@@ -130,6 +133,7 @@ class Cycle:
         seen, decided = self.decide(self.observe())
         self._contested = self._conflicts.find(seen)
         shares = self.allocate(seen, decided)
+        self._used = shares.used
         if tenure is None:
             return self._compose(seen, decided, shares.grants, _silent(seen))
         self._unread = self._without_ledger(seen, unread)
@@ -327,7 +331,7 @@ class Cycle:
         before = reporting.Before(self._told, self._desired)
         waiting = {key: step.waiting for key, step in self._steps.items() if step.waiting is not None}
         frozen = {key: step.broken for key, step in self._steps.items() if step.broken is not None}
-        known = reporting.Known(waited, rebuilt, waiting, frozen)
+        known = reporting.Known(waited, rebuilt, waiting, self._used, frozen)
         return reporting.compose(seen, decided.of_current, grants, outcomes, known, before, self._resolver.operator)
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:

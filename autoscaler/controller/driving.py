@@ -46,6 +46,7 @@ class Ports:
             lambda name: self.store.services.find(subject.key.namespace, name),
             self.store.services.assume,
             tenure.epoch,
+            serving={name: each.serving for name, each in subject.specs.items()},
         )
         records = StatusWriter(tenure.api, workload, self.store.workloads.assume)
         if subject.spec.target is not None and subject.there is not None:
@@ -121,6 +122,8 @@ class Ports:
             self._wrote,
             tenure.epoch,
             stamp_traffic,
+            lambda revision: pool_of(subject, revision),
+            self.operator().node_pools,
         )
 
 

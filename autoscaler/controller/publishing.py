@@ -139,7 +139,7 @@ def _meaning(report: WorkloadReport, workload: InferenceWorkload) -> tuple[objec
     conditions = tuple((each.type, each.status, each.reason) for each in report.conditions)
     quality = report.decision.quality if report.decision else None
     version = workload.metadata.resource_version
-    revisions = (report.revision, report.rollout_message, str(report.rollout.get("revisions")))
+    revisions = (report.revision, report.updating.message, str(report.revisions.get("revisions")))
     return (version, report.phase, report.scaling_mode, conditions, report.counts, revisions, quality)
 
 
@@ -157,7 +157,8 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
         return status
     labels = {WORKLOAD_LABEL: report.key.name, REVISION_LABEL: report.revision or ""}  # a pod per replica
     if report.spec.target is None:  # the traffic of somebody else's object is somebody else's
-        status["url"] = f"http://{report.spec.service}.{report.key.namespace}.svc:{report.spec.serving.port}"
+        port = report.service_port or report.spec.serving.port
+        status["url"] = f"http://{report.spec.service}.{report.key.namespace}.svc:{port}"
     status |= {
         "replicas": counts.ready + counts.starting,
         "selector": report.selector or ",".join(f"{key}={value}" for key, value in labels.items()),
@@ -170,7 +171,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
             "terminating": counts.terminating,
         },
         "signals": _signals(report.decision),
-        **report.rollout,
+        **report.revisions,
     }
     return status
 

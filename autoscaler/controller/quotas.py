@@ -37,6 +37,7 @@ class Shares:
 
     grants: Mapping[WorkloadKey, Grant]  # of the current revisions
     verdicts: Mapping[WorkloadKey, Verdict]  # on updates
+    used: Mapping[Domain, ResourceVector]  # of each limit, before this cycle's asks
 
 
 def share(
@@ -55,13 +56,15 @@ def share(
     free_to_act = [each for each in seen.subjects if each.key not in contested and each.spec.target is None]
     updates = {each.key: _update(each, wanted[each.key], seen.at_s) for each in free_to_act}
     asks = [each for each in (*growth.values(), *updates.values()) if each is not None]
-    verdicts = quota.share(asks, _ledgers(seen, limits, confirmed), seen.at_s)
+    ledgers = _ledgers(seen, limits, confirmed)
+    verdicts = quota.share(asks, ledgers, seen.at_s)
     return Shares(
         {
             each.key: _grant(each, decisions[each.key], wanted[each.key], growth[each.key], verdicts, limits)
             for each in seen.subjects
         },
         {key: verdicts[ask.id] for key, ask in updates.items() if ask is not None},
+        {domain: ledger.used for domain, ledger in ledgers.items()},
     )
 
 

@@ -30,7 +30,7 @@ from autoscaler.model.report import (
     Status,
     WorkloadReport,
 )
-from autoscaler.model.resources import ResourceVector, add, times
+from autoscaler.model.resources import EMPTY, ResourceVector
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadSpec
 from rollouts.invariants import Broken
 from rollouts.machine import HaveReplicas, Reason
@@ -89,6 +89,7 @@ class Known:
     untrusted_for_s: Mapping[WorkloadKey, float]
     rebuilt: Set[WorkloadKey]  # whose record was lost not long ago
     waiting: Mapping[WorkloadKey, str]  # what an update waits for
+    used: Mapping[Domain, ResourceVector]  # of each limited quota: what is held, and what others have
     frozen: Mapping[WorkloadKey, Broken]  # whose step would have broken an invariant
 
 
@@ -119,7 +120,7 @@ def compose(
     reports |= {
         report.key: report for report in (_unresolved_report(*each, told.conditions) for each in seen.unresolved)
     }
-    return CycleReport(seen.at_s, workloads=reports, quota=_quota(seen, operator.limits))
+    return CycleReport(seen.at_s, workloads=reports, quota=_quota(known.used, operator.limits))
 
 
 def _workload_report(
@@ -173,8 +174,9 @@ def _workload_report(
         scaled=(start, outcome.scaled.replicas) if outcome.scaled and start is not None else None,
         error=trouble.message if trouble else None,
         measures=_measures(subject) if operator.republish else {},
-        rollout_message=update,
-        rollout=updates.status(subject, record, update, operator.limits),
+        updating=updates.summary(subject, outcome.before, record, update),
+        revisions=updates.status(subject, record, update, operator.limits),
+        service_port=subject.traffic.port,
     )
     found_events = events(before, report, reason_text(decision))
     if spec.mode is Mode.OBSERVE and desired_before != decision.desired:
@@ -284,15 +286,9 @@ def _signal(decision: ScalingDecision) -> str:
     return decision.signal or (decision.inputs[0].name if decision.inputs else "")
 
 
-def _quota(seen: Snapshot, limits: Mapping[Domain, ResourceVector]) -> tuple[QuotaReport, ...]:
-    used: dict[Domain, dict[str, int]] = {}
-    for subject in seen.subjects:
-        domain = (subject.spec.project, subject.spec.node_pool)
-        current = subject.observed.current
-        pods = max(current.live, current.replicas or 0) if current else 0
-        used[domain] = add(used.get(domain, {}), times(subject.spec.per_replica, pods))
+def _quota(used: Mapping[Domain, ResourceVector], limits: Mapping[Domain, ResourceVector]) -> tuple[QuotaReport, ...]:
     return tuple(
-        QuotaReport(project, pool, name, limit, used.get((project, pool), {}).get(name, 0))
+        QuotaReport(project, pool, name, limit, used.get((project, pool), EMPTY).get(name, 0))
         for (project, pool), vector in sorted(limits.items())
         for name, limit in sorted(vector.items())
     )

@@ -33,6 +33,7 @@ class Traffic:
     route: ObservedRoute | None = None
     unusable: gatewayapi.UnusableRoute | None = None  # what a person has to change about the route
     warning: str | None = None  # what the route will do to long answers
+    port: int | None = None  # where clients ask the Service; None: it does not exist yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +102,20 @@ def traffic(store: Store, spec: WorkloadSpec) -> Traffic:
         service_traffic.observe(name, store.services.find(namespace, name), slices.get((namespace, name), ()))
         for name in (spec.service, service_traffic.update_service_name(spec.service))
     )
+    there = store.services.find(namespace, spec.service)
+    port = there.spec.ports[0].port if there is not None and there.spec.ports else None
     if spec.route is None:
-        return Traffic(service, update_service)
+        return Traffic(service, update_service, port=port)
     address = address_of(spec)
     assert address is not None
     installed = store.knows_http_routes(namespace)
     seen = gatewayapi.observe(address, store.http_routes.find(namespace, spec.route.name), installed)
     if isinstance(seen, gatewayapi.UnusableRoute):
-        return Traffic(service, update_service, gatewayapi.route_of(seen), seen)
+        return Traffic(service, update_service, gatewayapi.route_of(seen), seen, port=port)
     wanted_s, has = spec.request_timeout_s, seen.request_timeout
     timely = wanted_s is None or (has is not None and gatewayapi.seconds_of(has) == wanted_s)
     warning = gatewayapi.timeout_warning(address, seen, wanted_s)
-    return Traffic(service, update_service, replace(gatewayapi.route_of(seen), timely=timely), None, warning)
+    return Traffic(service, update_service, replace(gatewayapi.route_of(seen), timely=timely), None, warning, port)
 
 
 def address_of(spec: WorkloadSpec) -> gatewayapi.RuleAddress | None:
@@ -138,7 +141,12 @@ def counted(
 
 def _with(seen: ObservedRevision, counts: RequestCounts) -> ObservedRevision:
     return replace(
-        seen, in_flight=counts.in_flight, last_request_at=counts.last_request_at, counted_at=counts.counted_at
+        seen,
+        in_flight=counts.in_flight,
+        last_request_at=counts.last_request_at,
+        counted_at=counts.counted_at,
+        counted_from=counts.counted_from,
+        busy_at=counts.busy_at,
     )
 
 

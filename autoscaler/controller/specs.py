@@ -203,7 +203,9 @@ def _resolve(workload: InferenceWorkload, operator: Operator) -> WorkloadSpec:
         orphan=(spec.deletion_policy or defaults.deletion_policy) == "Orphan",
         initialization_timeout_s=None if target else serving.initialization_timeout_seconds,
         target=target,
-        rollout=rollout_of(_rollout(spec.rollout or Rollout(), defaults.rollout), scaling, pools, route is not None),
+        rollout=rollout_of(
+            _rollout(spec.rollout or Rollout(), defaults.rollout, serving), scaling, pools, route is not None
+        ),
         route=route,
         request_timeout_s=serving.request_timeout_seconds if route is not None else None,
     )
@@ -251,9 +253,13 @@ def _autoscaling(own: Autoscaling, default: Autoscaling | None) -> Autoscaling:
     return whole
 
 
-def _rollout(own: Rollout, default: Rollout | None) -> Rollout:
-    """Merged, but a warm-up is one request: its path, body and number are taken together."""
+def _rollout(own: Rollout, default: Rollout | None, serving: Serving) -> Rollout:
+    """Merged, but a warm-up is one HTTP request: its path, body and number are taken together, and gRPC has none."""
     whole = merged(own, default)
+    if serving.protocol == Protocol.GRPC:
+        if own.warmup is not None:
+            raise ValueError("spec.rollout.warmup is sent by HTTP, and the protocol is grpc; remove warmup")
+        return msgspec.structs.replace(whole, warmup=None)
     return msgspec.structs.replace(whole, warmup=own.warmup) if own.warmup is not None else whole
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from autoscaler.cluster.status import instant
 from autoscaler.controller.subject import Subject
 from autoscaler.model.quota import Domain
-from autoscaler.model.report import EventReport
+from autoscaler.model.report import EventReport, UpdateReport
 from autoscaler.model.resources import GPU, ResourceVector
 from rollouts import actions, planner
 from rollouts.moves import ACTIVE
@@ -166,7 +166,40 @@ def _place(rollout: Rollout | None) -> tuple[str, Phase, float] | None:
     return (rollout.revision, rollout.phase, rollout.since) if rollout is not None else None
 
 
-# --- status ---
+# --- the report, and the status ---
+
+
+def summary(subject: Subject, before: Record | None, record: Record, told: str | None) -> UpdateReport:
+    """`before`: the record that this one replaced; None where nothing was saved."""
+    if subject.spec.target is not None:
+        return UpdateReport()
+    rollout = record.rollout
+    beside = (hold for hold in subject.observed.holds if hold.revision != record.current)
+    ended = _result(before, record) if before is not None else ""
+    began_at = before.rollout.queued_at if before is not None and before.rollout is not None else 0.0
+    ended_at = rollout.since if rollout is not None else record.served_at or began_at
+    return UpdateReport(
+        phase=rollout.phase.value if rollout is not None else "",
+        message=told,
+        step=rollout.step if rollout is not None else 0,
+        percents=_shares(subject),
+        surge_gpus=sum(hold.vector.get(GPU, 0) for hold in beside) / 1000,
+        ended=ended,
+        took_s=max(0.0, ended_at - began_at) if ended else 0.0,
+    )
+
+
+def _result(before: Record, after: Record) -> str:
+    """What ended between two records; "" where nothing did."""
+    was, now = before.rollout, after.rollout
+    if was is None or was.phase is Phase.FAILED:
+        return ""
+    if now is not None and now.revision == was.revision:
+        failed = now.phase is Phase.FAILED
+        return ("Aborted" if now.reason is Why.ABORTED else "RolledBack") if failed else ""
+    if after.current == was.revision:
+        return "FastPromoted" if was.full else "Promoted"
+    return "RolledBack" if was.reason is Why.TEMPLATE_REVERTED else "Superseded"
 
 
 def status(
@@ -176,7 +209,7 @@ def status(
     if subject.spec.target is not None:
         return {}
     at = deadline(record)
-    shares = _shares(subject, record)
+    shares = _shares(subject)
     return {
         "rolloutMessage": told,
         "rolloutDeadlineAt": instant(at) if at is not None else None,
@@ -194,7 +227,7 @@ def _names(subject: Subject, record: Record) -> list[str]:
     return [*first, *rest]
 
 
-def _shares(subject: Subject, record: Record) -> dict[str, int]:
+def _shares(subject: Subject) -> dict[str, int]:
     """Percent by revision, as the Services and the route say."""
     traffic, found = subject.traffic, dict[str, int]()
     weight = traffic.route.weight if traffic.route is not None else 0

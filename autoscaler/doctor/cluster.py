@@ -121,10 +121,12 @@ def _some(fields: Sequence[str]) -> str:
     )
 
 
-def rights(namespaces: Sequence[str], lease: Lease, targets: Sequence[tuple[str, str]]) -> list[Right]:
+def rights(
+    namespaces: Sequence[str], lease: Lease, targets: Sequence[tuple[str, str]], nodes: bool = False
+) -> list[Right]:
     """All that the daemon needs, in these namespaces (none: everywhere) and for its Lease.
 
-    `targets`: (API group, resource) of the kinds that workloads may name by targetRef.
+    `targets`: (API group, resource) of the kinds that workloads may name by targetRef. `nodes`: it reads nodes.
     """
     places = list(namespaces)[:MOST_NAMESPACES] or [""]
     of_targets = [
@@ -138,6 +140,7 @@ def rights(namespaces: Sequence[str], lease: Lease, targets: Sequence[tuple[str,
         for group, resource, verbs in (*RIGHTS, *of_targets)
         for verb in verbs
     ]
+    needed += [Right("", "nodes", verb) for verb in _READ if nodes]
     needed = list(dict.fromkeys(needed))  # what is ours may be a target, too
     leases = [
         Right("coordination.k8s.io", "leases", verb, lease.namespace, "" if verb == "create" else lease.name)
@@ -153,9 +156,10 @@ async def check_rights(
     lease: Lease,
     targets: Sequence[tuple[str, str]],
     service_account: str | None,
+    nodes: bool = False,
 ) -> list[Finding]:
     """Ours, or those of a ServiceAccount (`namespace/name`), each asked of the API server."""
-    needed = rights(namespaces, lease, targets)
+    needed = rights(namespaces, lease, targets, nodes)
     whose = f"ServiceAccount {service_account}" if service_account else "ours"
     gate = asyncio.Semaphore(AT_ONCE)
 

@@ -64,7 +64,8 @@ class Examination:
             targets = [
                 (version.rpartition("/")[0], plural) for (version, _), plural in asked.operator.target_kinds.items()
             ]
-            made = check_rights(api, asked.watched, asked.lease, targets, asked.service_account)
+            nodes = any(asked.operator.node_pools.values())
+            made = check_rights(api, asked.watched, asked.lease, targets, asked.service_account, nodes)
             await self._check("rights", whose, made)
         reader = RangeReader(asked.access, ASK_WITHIN_S) if asked.access is not None else None
         try:

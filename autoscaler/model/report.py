@@ -53,6 +53,19 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """The update of one workload in one cycle, and what ended in it."""
+
+    phase: str = ""  # "" where there is none
+    message: str | None = None  # a sentence; None where there is none
+    step: int = 0  # steps that are done
+    percents: Mapping[str, int] = field(default_factory=dict)  # of the traffic, by revision
+    surge_gpus: float = 0.0  # held beside those of the current revision
+    ended: str = ""  # Promoted, FastPromoted, Aborted, RolledBack or Superseded; "" where none ended
+    took_s: float = 0.0  # that one, from when it was queued
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadReport:
     """One workload in one cycle."""
 
@@ -72,8 +85,9 @@ class WorkloadReport:
     scaled: tuple[int, int] | None = None  # (from, to), where a count was written
     error: str | None = None  # why the step could not be carried out
     measures: Mapping[Measure, float] = field(default_factory=dict)  # empty where nothing is republished
-    rollout_message: str | None = None  # of the update, a sentence; None where there is none
-    rollout: Mapping[str, Any] = field(default_factory=dict)  # what the status tells of all revisions
+    updating: UpdateReport = UpdateReport()
+    revisions: Mapping[str, Any] = field(default_factory=dict)  # what the status tells of all of them
+    service_port: int | None = None  # where clients ask; None: as the revision serves
 
     def condition(self, kind: str) -> ConditionReport | None:
         return next((each for each in self.conditions if each.type == kind), None)

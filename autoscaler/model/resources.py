@@ -16,6 +16,7 @@ ResourceVector = Mapping[str, int]
 
 GPU: Final = "nvidia.com/gpu"
 EMPTY: Final[ResourceVector] = {}
+_POD_LEVEL: Final = ("cpu", "memory")
 MOST: Final = 10**21  # thousandths: the largest quantity that means anything, and far from any overflow
 
 
@@ -55,7 +56,8 @@ def pod_demand(pod_spec: Mapping[str, Any]) -> dict[str, int]:
     """What one pod of this spec is charged, in thousandths.
 
     max(containers + sidecars, the largest init container beside the sidecars started before it) + overhead;
-    a limit stands in for a missing request. Malformed quantities raise ValueError.
+    a limit stands in for a missing request. What the pod as a whole requests of CPU, memory and huge pages stands in
+    for what its containers do. Malformed quantities raise ValueError.
     """
     running = add(*(_requests(container) for container in pod_spec.get("containers") or ()))
     sidecars: dict[str, int] = {}
@@ -66,12 +68,23 @@ def pod_demand(pod_spec: Mapping[str, Any]) -> dict[str, int]:
             peak = largest([peak, sidecars])
         else:
             peak = largest([peak, add(sidecars, _requests(container))])
+    containers = largest([add(running, sidecars), peak])
     overhead = {name: milli(amount) for name, amount in (pod_spec.get("overhead") or {}).items()}
-    total = add(largest([add(running, sidecars), peak]), overhead)
+    total = add({**containers, **_of_the_pod(pod_spec, containers)}, overhead)
     for name, amount in total.items():
         if not 0 <= amount <= MOST:
             raise ValueError(f"{name} of a pod is out of range; allowed: 0 to 1E")
     return {name: amount for name, amount in total.items() if amount}
+
+
+def _of_the_pod(pod_spec: Mapping[str, Any], containers: ResourceVector) -> dict[str, int]:
+    """Its own requests; its limit stands in only where neither it nor a container requests anything."""
+    resources = pod_spec.get("resources") or {}
+    limits = {name: amount for name, amount in (resources.get("limits") or {}).items() if name not in containers}
+    asked = {**limits, **(resources.get("requests") or {})}
+    return {
+        name: milli(amount) for name, amount in asked.items() if name in _POD_LEVEL or name.startswith("hugepages-")
+    }
 
 
 def _requests(container: Mapping[str, Any]) -> dict[str, int]:

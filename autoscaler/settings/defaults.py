@@ -84,7 +84,7 @@ class RolloutDefaults(Section):
     steps: Annotated[tuple[RolloutStep, ...], Field(max_length=STEPS_MAX)] = ()
     """Of workloads with traffic.httpRoute; the others switch at once."""
     warmup: WarmUp | None = None
-    """null is none."""
+    """Of workloads with protocol http; null is none."""
     drain: DrainDefaults = DrainDefaults()
     revision_history_limit: HistoryLimit = 3
     paused: Annotated[bool, Field(strict=True)] = False

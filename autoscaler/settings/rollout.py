@@ -49,7 +49,8 @@ class RolloutStep(Ruled):
 
 
 class WarmUp(Ruled):
-    """Requests to the serving port that every new replica answers with 2xx before it gets traffic."""
+    """HTTP requests to the serving port that every new replica answers with 2xx before it gets traffic. Not with
+    protocol grpc."""
 
     path: PagePath
     """Path of the request, e.g. /v1/completions."""

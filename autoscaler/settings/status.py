@@ -140,7 +140,9 @@ class RolloutStatus(Ruled):
     not_before: Instant | None = None
     """It is not tried again before."""
     overtaken: Count | None = None
-    """How often somebody else was served while it waited."""
+    """How often somebody else was served while it was the head of the queue."""
+    head_since: Instant | None = None
+    """It is the head of the queue for quota since then."""
     held_at: Instant | None = None
     """When its quota was reserved."""
     schedule_deadline_at: Instant | None = None

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import ConfigDict, Field
 
 from autoscaler.model.signal import GPU_SIGNALS, Signal
-from autoscaler.model.workload import DesiredPhase, Engine, Mode, Priority
+from autoscaler.model.workload import DesiredPhase, Engine, Mode, Priority, Protocol
 from autoscaler.settings.autoscaling import Autoscaling
 from autoscaler.settings.rollout import HttpRoute, Rollout, Traffic
 from autoscaler.settings.rules import Rule, Ruled
@@ -127,6 +127,15 @@ class WorkloadSpec(Ruled):
             cel="!has(self.rollout) || !has(self.rollout.steps) || size(self.rollout.steps) == 0 || "
             "has(self.serving.targetRef) || (has(self.traffic) && has(self.traffic.httpRoute))",
             holds=lambda it: it.rollout is None or not it.rollout.steps or it.has_target or it.route is not None,
+        ),
+        Rule(
+            field="rollout.warmup",
+            says="warmup is sent by HTTP, and serving.protocol is grpc; remove warmup",
+            cel="!has(self.rollout) || !has(self.rollout.warmup) || !has(self.serving.protocol) || "
+            "self.serving.protocol != 'grpc'",
+            holds=lambda it: (
+                it.rollout is None or it.rollout.warmup is None or it.serving.protocol is not Protocol.GRPC
+            ),
         ),
         Rule(
             field="serving.requestTimeoutSeconds",

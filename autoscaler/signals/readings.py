@@ -67,6 +67,8 @@ class WorkloadReadings:
     def retarget(self, target: ScrapeTarget, now_s: float) -> None:
         """The Ready pods, or what to read from them, changed: the pods that stay keep all."""
         ordered = sorted(target.pods, key=lambda pod: (pod.name, pod.uid))
+        if target.revision != self.target.revision:  # what the one before it was asked is not its own
+            self.counts, self._counted = {}, NOTHING
         self.target = target
         stay = {pod.uid for pod in ordered}
         left = [pod for uid, pod in self.pods.items() if uid not in stay]

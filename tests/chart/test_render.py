@@ -77,6 +77,7 @@ EVERYTHING: Values = {
 MATRIX: dict[str, Values] = {
     "defaults": {},
     "named namespaces": WATCHED,
+    "node pools": {"config": {"nodePools": {"h100": {"nodeSelector": {"gpu": "h100"}}}}},
     "everything": EVERYTHING,
     "nothing but the daemon": {
         **ACCOUNT_OF_OTHERS,

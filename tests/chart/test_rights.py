@@ -186,6 +186,19 @@ def test_named_namespaces_are_all_that_the_daemon_reaches(cluster: Cluster, name
     cluster.delete_namespace(watched)
 
 
+def test_nodes_are_read_only_where_a_node_pool_is_told_by_their_labels(cluster: Cluster, namespace: str) -> None:
+    nodes = {("", "nodes", verb) for verb in ("list", "watch")}
+    pools = {"h100": {"nodeSelector": {"gpu": "h100"}}}
+    watched = {"watch": {"namespaces": [namespace]}}
+    release = install(cluster, namespace, {"config": {**watched, "nodePools": pools}})
+    token = cluster.service_account_token(namespace, release.service_account)
+    assert {right for right in {*nodes, ("", "nodes", "get")} if may(cluster, token, right, "")} == nodes
+    values = {"config": watched, "crds": {"install": False}}
+    run_helm(cluster, "upgrade", release.release, namespace, values)
+    cluster.wait_for(lambda: not any(may(cluster, token, right, "") for right in nodes), "no rights on nodes")
+    uninstall(cluster, release)
+
+
 def test_without_rbac_the_account_has_no_rights(cluster: Cluster, namespace: str) -> None:
     release = install(cluster, namespace, {"rbac": {"create": False}})
     token = cluster.service_account_token(namespace, release.service_account)

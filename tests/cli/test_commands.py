@@ -6,32 +6,18 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from autoscaler.cli.main import app
 from autoscaler.settings.crd import definitions
+from tests.cli.desk import Ended
+from tests.cli.desk import run as tidegate
 
 CONFIG = Path(__file__).parents[2] / "config"
 WORKLOAD = (CONFIG / "examples" / "llama-3-8b.yaml").read_text()
 BAD = WORKLOAD.replace("maxReplicas: 8", "maxReplicas: 0").replace("engine: vllm", "engine: ollama")
-
-
-@dataclass(frozen=True)
-class Ended:
-    status: int
-    out: str
-    err: str
-
-
-def tidegate(*arguments: str, stdin: str = "", **environ: str) -> Ended:
-    """Run the command in this process."""
-    result = CliRunner().invoke(app, list(arguments), input=stdin, env={"COLUMNS": "100", **environ})
-    return Ended(result.exit_code, result.stdout, result.stderr)
 
 
 def installed(*arguments: str, stdin: str = "", **environ: str) -> Ended:
@@ -47,17 +33,24 @@ def installed(*arguments: str, stdin: str = "", **environ: str) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+COMMANDS = (
+    *("validate", "crd", "run", "doctor", "demo"),
+    *("list", "get", "status", "history", "plan"),
+    *("promote", "pause", "resume", "abort", "retry"),
+)
+
+
 def test_help_names_every_command_and_shows_examples() -> None:
     ended = tidegate("--help")
     assert ended.status == 0
-    for command in ("validate", "crd", "version", "run", "doctor", "demo"):
+    for command in (*COMMANDS, "version", "set"):
         assert f"\n  {command}" in ended.out
     assert "tidegate crd | kubectl apply --server-side -f -" in ended.out
 
 
-@pytest.mark.parametrize("command", ["validate", "crd", "run", "doctor", "demo"])
+@pytest.mark.parametrize("command", [*COMMANDS, "set image"])
 def test_the_help_of_a_command_shows_examples(command: str) -> None:
-    ended = tidegate(command, "-h")
+    ended = tidegate(*command.split(), "-h")
     assert ended.status == 0
     assert f"tidegate {command}" in ended.out.partition("Examples:")[2]
 

@@ -36,6 +36,7 @@ OF_ROLLOUT: Fields = {
     "attempts": COUNTS,
     "not_before": st.none() | INSTANTS,
     "overtaken": COUNTS,
+    "head_since": st.none() | INSTANTS,
     "held_at": st.none() | INSTANTS,
     "schedule_deadline_at": st.none() | INSTANTS,
     "progress_deadline_at": st.none() | INSTANTS,

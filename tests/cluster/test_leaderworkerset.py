@@ -51,7 +51,7 @@ def rendered(groups: dict[str, Any], annotations: dict[str, str] | None = None) 
     }
     workload = msgspec.json.decode(msgspec.json.encode(body), type=InferenceWorkload)
     identity = identity_of(msgspec.to_builtins(workload.spec.serving), workload.metadata.annotations)
-    return render(KIND, workload, "llama-1", identity, 3, orphan=False, epoch=7)
+    return render(KIND, workload, "llama-1", identity, 3, orphan=False, epoch=7, pool=("default", {}))
 
 
 def without(template: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_without_a_leader_template_the_leader_is_a_worker_that_serves() -> None:
 
 def test_of_the_annotations_those_of_leader_worker_set_are_set_on_the_object() -> None:
     metadata = rendered(EVERYTHING, {**EXCLUSIVE, "other": "x"})["metadata"]
-    assert metadata["annotations"] == {**EXCLUSIVE, "tidegate.dev/epoch": "7"}
+    assert metadata["annotations"] == {**EXCLUSIVE, "tidegate.dev/epoch": "7", "tidegate.dev/node-pool": "default"}
     assert metadata["labels"]["tidegate.dev/owner-revision"] == "llama-1"
     assert metadata["ownerReferences"][0]["controller"] is True
 
@@ -130,6 +130,8 @@ async def test_a_kind_that_is_not_installed_is_named(message: str, reason: str, 
         lambda *_: None,
         7,
         lambda: asyncio.sleep(0),
+        lambda _: "default",
+        {"default": {}},
     )
     with pytest.raises(NotFound) as caught:
         await revisions.have_replicas("llama-1", 3, seen=None)

@@ -71,7 +71,7 @@ class Revision:
         self.workload = msgspec.convert(body, InferenceWorkload)
         groups = {"size": 2, "workerTemplate": template(ready)}
         content = {"template": template(ready)} if kind is deployment.KIND else groups
-        rendered = render(kind, self.workload, NAME, {kind.field: content}, 2, orphan=True, epoch=1)
+        rendered = render(kind, self.workload, NAME, {kind.field: content}, 2, True, 1, ("default", {}))
         self._whole = 2 if kind is deployment.KIND else 4
         self.there: Scalable | None = None
         self.pods: list[Pod] = []
@@ -141,6 +141,7 @@ def make(lws: Cluster, client: KubernetesClient, namespace: str) -> Callable[...
 async def test_what_never_served_goes_at_once_and_its_object_last(make: Callable[..., Revision], kind: Kind) -> None:
     revision = make(kind)
     await asyncio.to_thread(revision.placed)
+    await asyncio.to_thread(leaderworkersets.await_collector, revision.cluster)
     seen = revision.look()
     assert (seen.ready, seen.starting, seen.serving) == (0, 2, frozenset())
     first = {each.metadata.uid for each in revision.pods}

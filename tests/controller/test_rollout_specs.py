@@ -113,6 +113,15 @@ def test_a_workload_wins_over_the_defaults_field_by_field() -> None:
     assert spec.progress_deadline_s == 1800.0
 
 
+def test_a_warm_up_of_the_defaults_is_not_sent_to_grpc_and_an_own_one_is_refused() -> None:
+    serving = {"port": 8000, "protocol": "grpc", "deployment": {"template": TEMPLATE}}
+    assert resolved(operator=operator(DEFAULTS), serving=serving).rollout.warmup is None
+    grpc = operator("defaults: {serving: {protocol: grpc}}")
+    found = resolve(stored(rollout={"warmup": {"path": "/health"}}), grpc)
+    assert isinstance(found, Unresolved)
+    assert "the protocol is grpc; remove warmup" in found.message
+
+
 def test_without_a_route_there_are_no_weights_and_nothing_keeps_a_request_timeout() -> None:
     spec = resolved(operator=operator(DEFAULTS))
     assert (spec.rollout.steps, spec.route, spec.request_timeout_s) == ((), None, None)

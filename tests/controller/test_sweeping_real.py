@@ -78,9 +78,11 @@ class Workload:
             lambda *_: None,
             1,
             lambda: asyncio.sleep(0),
+            lambda _: "default",
+            {},
         )
         for name in NAMES:
-            await revisions.save(Revision(name, name.rpartition("-")[2] * 8, {"port": 8000, "deployment": {}}))
+            await revisions.save(Revision(name, name.rpartition("-")[2] * 8, {"deployment": {}, "port": 8000}))
 
     def says(self, status: Mapping[str, Any]) -> None:
         code, answer = self.cluster.request("PATCH", f"{self._path}/status", {"status": status}, content_type=MERGE)

@@ -868,6 +868,11 @@ REFUSALS = [
         at="warmup.body",
     ),
     Refusal(
+        "a warm-up by gRPC",
+        {f"{_ROLLOUT}.warmup": {"path": "/health"}, "spec.serving.protocol": "grpc"},
+        "warmup is sent by HTTP, and serving.protocol is grpc; remove warmup",
+    ),
+    Refusal(
         "a drain timeout below zero",
         _rollout(drain={"timeoutSeconds": -1}),
         "value -1 is out of range; allowed: a whole number from 0 to 86400",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from autoscaler.cluster.client import KubernetesClient, connect
 from autoscaler.cluster.errors import Conflict, Refused
 from autoscaler.cluster.quota.ledgers import Ledgers, name_of
 from autoscaler.model.quota import Hold, Ledger
+from autoscaler.scaling.holds import Change, after
 from tests.realcluster.cluster import Cluster
 
 GPU = "nvidia.com/gpu"
@@ -97,6 +99,35 @@ async def test_a_ledger_that_somebody_deleted_is_made_again_though_more_is_held_
     await ledgers.write(DOMAIN, ledger(8, llama=10))
     assert stored(crds, namespace)["spec"]["limit"] == {GPU: 8000}
     assert ledgers.confirmed == {DOMAIN: ledger(8, llama=10)}
+
+
+async def test_the_server_accepts_every_ledger_that_a_cycle_makes(api: KubernetesClient, namespace: str) -> None:
+    """200 cycles with wishes, limits, leftovers and owners at random; every one is written as it came out."""
+    chance = random.Random(6)
+    ledgers = await tenure(api, namespace, 1)
+    names = (GPU, "cpu")
+    refused = lowered = 0
+
+    def vector(most: int) -> dict[str, int]:
+        return {name: chance.randrange(most) for name in names if chance.random() < 0.8}
+
+    for second in range(200):
+        before = ledgers.confirmed
+        limits = {DOMAIN: vector(12_000)} if chance.random() < 0.9 else {}
+        changes = [
+            Change(f"ns/{chance.randrange(4)}", "r", chance.choice((DOMAIN, DOMAIN, None)), vector(6000))
+            for _ in range(chance.randrange(5))
+        ]
+        left = [Hold(f"ns/{chance.randrange(6)}", "r", vector(3000)) for _ in range(chance.randrange(2))]
+        owners = frozenset(f"ns/{each}" for each in range(5) if chance.random() < 0.9)
+        found = after(before, limits, changes, {DOMAIN: left}, owners, float(second))
+        refused += len(found.refused)
+        for domain, wanted in found.ledgers.items():
+            lowered += any(wanted.held.get(name, 0) > limit for name, limit in wanted.limit.items())
+            await ledgers.write(domain, wanted)
+        assert ledgers.confirmed == {**before, **found.ledgers}
+    assert refused > 20
+    assert lowered > 20, "more held than a sunken limit allows"
 
 
 async def test_an_object_of_another_name_stands_for_nothing(

@@ -21,7 +21,7 @@ from autoscaler.model.signal import SignalSpec
 from autoscaler.model.workload import ScalingSpec, WorkloadSpec
 from autoscaler.settings.load import parse
 from autoscaler.wiring import operator_of
-from tests.cli.test_commands import tidegate
+from tests.cli.desk import run as tidegate
 from tests.crd.refusals import changed
 from tests.realcluster.cluster import Cluster
 

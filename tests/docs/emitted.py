@@ -14,7 +14,15 @@ from autoscaler.api.exposition import families, render
 from autoscaler.controller import events
 from autoscaler.model.decision import Grant, Rule, ScalingDecision, SignalInput
 from autoscaler.model.foreign import Measure
-from autoscaler.model.report import ConditionReport, Counts, CycleReport, QuotaReport, Status, WorkloadReport
+from autoscaler.model.report import (
+    ConditionReport,
+    Counts,
+    CycleReport,
+    QuotaReport,
+    Status,
+    UpdateReport,
+    WorkloadReport,
+)
 from autoscaler.model.resources import GPU
 from autoscaler.model.signal import Quality, SignalSpec
 from autoscaler.model.workload import (
@@ -40,6 +48,9 @@ _SAYS: dict[str, tuple[int, tuple[int, ...]]] = {
     "Unresolved": (0, (1,)),
     "Trouble": (0, ()),
 }
+
+
+_OF_STALLED = frozenset({"ServiceUnusable", "RouteUnusable", "Frozen"})  # troubles that are reasons of that condition
 
 
 @cache
@@ -71,21 +82,22 @@ def conditions() -> dict[str, set[str]]:
         for kind in _texts(call.args[at]):
             texts = found.setdefault(kind, set())
             texts |= {text for place in reasons if place < len(call.args) for text in _texts(call.args[place])}
-    return found
+    return {kind: reasons for kind, reasons in found.items() if kind not in _OF_STALLED}
 
 
 def _of_errors() -> set[str]:
     """Conditions that errors of the API server turn into."""
     told = {text for call in _calls("backoff") if _name(call) == "Trouble" for text in _texts(call.args[0])}
-    return told - {"ServiceUnusable"}  # a reason of Stalled
+    return told - _OF_STALLED
 
 
 def event_reasons() -> dict[str, bool]:
     """Reason -> is it a warning."""
     found = dict(events._EDGES.values())
-    for call in _calls("events", "reporting"):
+    for call in _calls("events", "reporting", "updates"):
         if _name(call) == "EventReport":
-            warning = len(call.args) > 2 and isinstance(call.args[2], ast.Constant) and call.args[2].value is True
+            named = [each.value for each in call.keywords if each.arg == "warning"]
+            warning = any(isinstance(each, ast.Constant) and each.value is True for each in (*call.args[2:], *named))
             found |= dict.fromkeys(_texts(call.args[0]), warning)
     return found
 
@@ -122,6 +134,7 @@ def _workload() -> WorkloadReport:
         grant=Grant(KEY, 2, 2),
         scaled=(1, 2),
         measures=dict.fromkeys(Measure, 1.0),
+        updating=UpdateReport("Starting", None, 1, {"llama-01234567": 100}, 8.0, "Promoted", 60.0),
     )
 
 

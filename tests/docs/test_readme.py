@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from typer.core import TyperGroup
 
+from autoscaler.cli.main import app
 from autoscaler.model.decision import Observation
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import ActivationSpec, ScalingSpec
@@ -124,6 +127,20 @@ def test_the_minimum_versions_are_the_checked_ones() -> None:
     modules = (ROOT / "tools" / "cluster" / "k8s" / "go.mod").read_text()
     [tested] = re.findall(r"k8s\.io/kubernetes v([0-9]+\.[0-9]+)\.", modules)
     assert f"(tested with {tested})" in text
+
+
+def test_the_table_of_commands_has_them_all() -> None:
+    """And none that is not there."""
+    [table] = re.findall(r"^\| command \|.*?\n\n", README.read_text(), re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^\| `tidegate ([a-z ]+)` \|", table, re.MULTILINE)
+    there = typer.main.get_command(app)
+    assert isinstance(there, TyperGroup)
+    names = [
+        f"{name} {below}".strip()
+        for name, command in there.commands.items()
+        for below in (command.commands if isinstance(command, TyperGroup) else ("",))
+    ]
+    assert sorted(shown) == sorted(names)
 
 
 # --- numbers under "Limits worth knowing" ---

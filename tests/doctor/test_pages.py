@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autoscaler.cli.doctor import lines_of
-from autoscaler.doctor.cluster import Lease, fields_of, rights
+from autoscaler.doctor.cluster import Lease, Right, fields_of, rights
 from autoscaler.doctor.findings import Exit, Finding, Level, counted, exit_of
 from autoscaler.doctor.pages import judge
 from autoscaler.doctor.patients import Patient
@@ -177,6 +177,8 @@ def test_it_asks_for_the_rights_that_the_chart_grants() -> None:
     assert of_a == USED
     assert {(each.group, each.resource, each.verb) for each in asked if each.namespace == "c"} == OF_THE_LEASE
     assert len(asked) == 2 * len(USED) + len(OF_THE_LEASE)
+    more = set(rights(["a", "b"], Lease("c", "tidegate"), kinds, nodes=True)) - set(asked)
+    assert more == {Right("", "nodes", verb) for verb in ("list", "watch")}
 
 
 def test_fields_are_compared_by_name() -> None:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from tests.realcluster import sandbox, waiting
+from tests.realcluster import kwok, sandbox, waiting
 from tests.realcluster.controlplane import Layout, next_number, prepare
 from tests.realcluster.errors import ClusterError, StartError
 from tests.realcluster.process import Process
@@ -53,6 +53,7 @@ class Cluster:
         self.kubeconfig = layout.kubeconfig
         self.processes = {process.name: process for process in layout.processes}
         self.programs = dict(programs)
+        self._revivals = 0  # of KWOK
         self._tls = ssl.create_default_context(cafile=str(layout.ca_path))
         self._tls.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
 
@@ -241,11 +242,14 @@ class Cluster:
         self._await_start(lambda: self.request("GET", "/readyz", timeout_s=5)[0] == 200, "/readyz")
 
     def _await_start(self, predicate: Callable[[], bool], what: str) -> None:
-        """Like wait_for, but a process that ended is reported at once, with its last lines."""
+        """Like wait_for, but a process that ended is reported at once, with its last lines. See kwok.revived."""
 
         def ready() -> bool:
             for process in self.processes.values():
                 if process.started() and not process.alive():
+                    if kwok.revived(process, self._revivals):
+                        self._revivals += 1
+                        continue
                     raise StartError(f"{process.name} ended:\n{process.last_lines()}")
             return predicate()
 

@@ -45,6 +45,17 @@ def start(cluster: Cluster) -> None:
             _bring_up(cluster, process, directory)
 
 
+def await_collector(cluster: Cluster) -> None:
+    """Returns when the garbage collector knows the kind. It looks for new kinds every 30 s; until then nothing of a set
+    that is deleted in the foreground goes."""
+    path = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
+    template = {"spec": {"containers": [{"name": "none", "image": "none"}]}}
+    spec = {"replicas": 0, "leaderWorkerTemplate": {"size": 1, "workerTemplate": template}}
+    name = cluster.create(path, {"metadata": {"generateName": "collected-"}, "spec": spec})["metadata"]["name"]
+    cluster.request("DELETE", f"{path}/{name}", {"propagationPolicy": "Foreground"})
+    cluster.wait_for(lambda: cluster.request("GET", f"{path}/{name}")[0] == 404, "the garbage collector", 90)
+
+
 def _bring_up(cluster: Cluster, process: Process, directory: Path) -> None:
     webhook_port, health_port = free_ports(2)
     ca = _write_keys(directory)

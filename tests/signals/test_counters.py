@@ -162,6 +162,23 @@ def test_half_a_page_changes_nothing(series: str, instead: str) -> None:
     assert (seen.last_request_at, seen.in_flight, seen.counted_at) == (None, 1, 12.0)
 
 
+def test_what_follows_a_first_page_that_could_not_be_read_is_a_base_like_any_other() -> None:
+    pod = Pod()
+    seen = pod.show(
+        10.0, IDLE, lambda page: page.replace("vllm:request_success_total{", "vllm:request_success_total x{")
+    )
+    assert seen == RequestCounts()
+    assert pod.show(11.0, IDLE) == RequestCounts(in_flight=0, counted_at=11.0, counted_from=11.0)
+
+
+def test_a_label_set_that_is_away_for_a_page_is_not_counted_anew() -> None:
+    pod = Pod()
+    pod.show(10.0, IDLE)
+    pod.show(12.0, IDLE, lambda page: "".join(line for line in page.splitlines(True) if '"length"' not in line))
+    seen = pod.show(13.0, IDLE)
+    assert (seen.last_request_at, seen.busy_at, seen.counted_at) == (None, None, 13.0)
+
+
 def test_one_rank_that_began_anew_hides_no_request_of_another() -> None:
     pod = Pod("vllm, four data-parallel ranks")
     pod.show(10.0, replace(IDLE, finished=8))
@@ -236,6 +253,15 @@ def test_what_a_pod_had_is_remembered_when_it_went() -> None:
     revision.show(1, 11.0, replace(IDLE, running=3))
     revision.workload.retarget(revision.target(range(1)), 11.5)
     assert revision.requests == RequestCounts(0, 11.0, 10.0, 10.0, 11.0)
+
+
+def test_what_the_revision_before_was_asked_is_not_the_new_ones() -> None:
+    """An update that takes over is read under the workload's own key from then on."""
+    revision = Revision(1)
+    revision.show(0, 10.0, IDLE)
+    revision.show(0, 11.0, replace(IDLE, finished=9))
+    revision.workload.retarget(replace(revision.target(range(1, 2)), revision="llama-2"), 11.5)
+    assert revision.requests == RequestCounts()
 
 
 def test_without_pods_nothing_is_known_and_where_nobody_asks_nothing_is_counted() -> None:

@@ -2,26 +2,29 @@
 
 Two Services per workload whose names never change: `<service>` selects the current revision, `<service>-update` the one
 that is coming (none while there is no update). Both select by the one key that only serving pods carry. Of an existing
-Service, only that key of the selector and the annotation with our epoch are ours.
+Service, only that key of the selector and the annotation with our epoch are ours. Of a Service of ours, so is where its
+port leads to, for revisions may serve on different ports; the port that clients ask stays what it was at first.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
-from autoscaler.cluster.client import MERGE_PATCH, KubeApi
+from autoscaler.cluster.client import STRATEGIC_PATCH, KubeApi
 from autoscaler.cluster.errors import Conflict, Foreign, NotFound
 from autoscaler.cluster.fencing import EPOCH_ANNOTATION, epoch_of, stamp
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import metadata_of, owned
 from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, Endpoint, EndpointSlice, Service
-from autoscaler.model.workload import Protocol, WorkloadSpec
+from autoscaler.model.workload import Protocol, ServingSpec, WorkloadSpec
 from rollouts.machine import ObservedService
 from rollouts.revision import NO_REVISION, is_revision_of
+
+H2C: Final = "kubernetes.io/h2c"  # HTTP/2 without TLS, which is what gRPC needs
 
 
 def update_service_name(service: str) -> str:
@@ -65,20 +68,21 @@ class ServiceTraffic:
         observed: Callable[[str], Service | None],
         wrote: Callable[[Service], None],
         epoch: int,
-        stamp_route: Callable[[], Awaitable[None]] | None = None,
+        serving: Mapping[str, ServingSpec] | None = None,
     ) -> None:
         """`observed`: the Service of that name as it was looked at; `wrote` is given what the server answered; `epoch`
-        is the present leader's; `stamp_route`: likewise for the route, where there is one."""
+        is the present leader's; `serving`: where each revision serves, by its name (what is missing: as `spec` says).
+        """
         self._api = api
         self._workload = workload
         self._spec = spec
         self._observed = observed
         self._wrote = wrote
         self._epoch = epoch
-        self._stamp_route = stamp_route
+        self._serving = serving or {}
 
     async def stamp(self) -> None:
-        """Makes our Services and the route carry the epoch: nothing that an earlier leader sent takes effect any more.
+        """Makes our Services carry the epoch: no selector that an earlier leader sent takes effect any more.
 
         An update Service that selects nobody gets no traffic, so whatever comes late to it is harmless; it is left out,
         because a take-over has this to do for every workload.
@@ -93,8 +97,6 @@ class ServiceTraffic:
             with contextlib.suppress(NotFound):  # gone meanwhile: nothing that was sent for it takes effect
                 answer = await stamp(self._api, self._path(name), there.metadata, self._epoch)
                 self._wrote(msgspec.json.decode(answer, type=Service))
-        if self._stamp_route is not None:
-            await self._stamp_route()
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
         if exists:
@@ -125,10 +127,19 @@ class ServiceTraffic:
             "resourceVersion": there.metadata.resource_version,
             "annotations": {EPOCH_ANNOTATION: str(self._epoch)},
         }
-        body = {"metadata": meta, "spec": {"selector": {REVISION_LABEL: revision}}}
+        body = {"metadata": meta, "spec": {"selector": {REVISION_LABEL: revision}, **self._ports(there, revision)}}
         path = self._path(service)
-        answer = await self._api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=MERGE_PATCH)
+        answer = await self._api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=STRATEGIC_PATCH)
         self._wrote(msgspec.json.decode(answer, type=Service))
+
+    def _ports(self, there: Service, revision: str) -> dict[str, Any]:
+        """The change that leads the Service's port to where the revision serves; {} where it does, or is not ours."""
+        ports = there.spec.ports
+        if revision == NO_REVISION or not ports or not owned(self._workload, there.metadata):
+            return {}
+        wanted = _leads_to(self._serving.get(revision, self._spec.serving))
+        has = {"targetPort": ports[0].target_port, "appProtocol": ports[0].app_protocol}
+        return {} if has == wanted else {"ports": [{"port": ports[0].port, **wanted}]}
 
     def _check(self, there: Service) -> None:
         """Raises Foreign where the Service is another's."""
@@ -148,11 +159,18 @@ class ServiceTraffic:
     def _path(self, service: str) -> str:
         return SERVICES.path(self._workload.metadata.namespace, service)
 
+    def _client_port(self) -> int:
+        """A Service that was deleted comes back with the port that clients and routes know."""
+        for name in (self._spec.service, update_service_name(self._spec.service)):
+            there = self._observed(name)
+            if there is not None and there.spec.ports and owned(self._workload, there.metadata):
+                return there.spec.ports[0].port
+        return self._spec.serving.port
+
     def _render(self, service: str, revision: str) -> dict[str, Any]:
-        serving = self._spec.serving
-        port: dict[str, Any] = {"name": serving.protocol.value, "port": serving.port, "targetPort": serving.port}
-        if serving.protocol is Protocol.GRPC:
-            port["appProtocol"] = "kubernetes.io/h2c"
+        serving = self._serving.get(revision, self._spec.serving)
+        leads_to = {key: value for key, value in _leads_to(serving).items() if value is not None}
+        port = {"name": serving.protocol.value, "port": self._client_port(), **leads_to}
         return {
             "apiVersion": SERVICES.group_version,
             "kind": SERVICES.kind,
@@ -161,3 +179,7 @@ class ServiceTraffic:
             ),
             "spec": {"selector": {REVISION_LABEL: revision}, "ports": [port]},
         }
+
+
+def _leads_to(serving: ServingSpec) -> dict[str, Any]:
+    return {"targetPort": serving.port, "appProtocol": H2C if serving.protocol is Protocol.GRPC else None}

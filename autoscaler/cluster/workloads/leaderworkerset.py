@@ -12,7 +12,17 @@ from typing import Any, Final, TypeVar
 
 from autoscaler.cluster.fencing import epoch_of
 from autoscaler.cluster.resources import LEADER_WORKER_SETS, REVISION_LABEL, Pod, Scalable
-from autoscaler.cluster.scalable import Content, Kind, Shape, is_live, is_ready, is_settled, labelled, serves
+from autoscaler.cluster.scalable import (
+    Content,
+    Kind,
+    NodeLabels,
+    Shape,
+    is_live,
+    is_ready,
+    is_settled,
+    pod_template,
+    serves,
+)
 from rollouts.machine import ObservedRevision
 
 _DOMAIN: Final = "leaderworkerset.sigs.k8s.io"
@@ -35,16 +45,16 @@ class _State(Enum):
     TERMINATING = auto()
 
 
-def spec(content: Content, own: Mapping[str, str], revision: str) -> dict[str, Any]:
-    """The LeaderWorkerSet's spec. Only leaders serve, so a leader template is always there."""
+def spec(content: Content, own: Mapping[str, str], revision: str, nodes: NodeLabels) -> dict[str, Any]:
+    """The LeaderWorkerSet's spec. Only leaders serve, so a leader template is always there. A group is in one pool."""
     worker = content["workerTemplate"]
     leader = content.get("leaderTemplate") or worker
     return {
         **{key: content[key] for key in _OF_THE_SET if content.get(key) is not None},
         "leaderWorkerTemplate": {
             **{key: content[key] for key in _OF_THE_GROUP if content.get(key) is not None},
-            "leaderTemplate": labelled(leader, {**own, REVISION_LABEL: revision}),
-            "workerTemplate": labelled(worker, own),
+            "leaderTemplate": pod_template(leader, {**own, REVISION_LABEL: revision}, nodes),
+            "workerTemplate": pod_template(worker, own, nodes),
         },
     }
 

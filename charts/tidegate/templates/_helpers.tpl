@@ -131,6 +131,11 @@ excepted: $(KUBERNETES_SERVICE_HOST) is filled in by the kubelet. A list of the 
 {{- if kindIs "invalid" $kinds }}{{ $default | toJson }}{{ else }}{{ $kinds | toJson }}{{ end -}}
 {{- end -}}
 
+{{/* Not empty where some node pool is told by labels of its nodes, which the daemon then reads. */}}
+{{- define "tidegate.readsNodes" -}}
+{{- range (.Values.config | default dict).nodePools }}{{ if .nodeSelector }}true{{ end }}{{ end -}}
+{{- end -}}
+
 {{/* What the daemon does, verb by verb. Nothing else; tests/chart holds it against the API server. */}}
 {{- define "tidegate.rules" -}}
 - apiGroups: [tidegate.dev]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.daemon import Daemon
+from tests.e2e.updating import KINDS, Kind, wait_collected
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.modelserver import ModelServers
 
@@ -44,3 +45,13 @@ def start_daemon(
 @pytest.fixture
 def daemon(start_daemon: StartDaemon) -> Daemon:
     return start_daemon()
+
+
+@pytest.fixture(params=KINDS)
+def kind(cluster: Cluster, request: pytest.FixtureRequest) -> Kind:
+    """Each kind, or that of the test's parameter; its objects can be created, and the garbage collector knows them."""
+    found = KINDS[request.param]
+    if found.name == "leaderWorkerSet":
+        request.getfixturevalue("lws")
+        wait_collected(cluster)
+    return found

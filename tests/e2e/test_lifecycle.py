@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import time
-
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.daemon import Daemon
+from tests.e2e.updating import apply, edited, objects, rollout, wait_phase, wait_served
 from tests.e2e.workload import Workload, manifest
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.modelserver import ModelServers
@@ -42,25 +40,43 @@ def test_objects_are_named_and_labelled_per_revision_and_owned(
     cluster.wait_for(lambda: not workload.pods(), "the garbage collector to take the pods", timeout_s=75)
 
 
-def test_a_template_edit_is_announced_and_changes_nothing(cluster: Cluster, namespace: str, daemon: Daemon) -> None:
-    body = manifest("llama", FIXED)
+def test_a_template_edit_is_rolled_out_and_the_revision_before_it_goes(
+    cluster: Cluster, namespace: str, daemon: Daemon
+) -> None:
+    """Without a quota, too. The old pods go only when the new ones have all the traffic."""
+    body = manifest("llama", FIXED, rollout=rollout())
     workload = Workload(cluster, namespace, body)
     workload.wait_ready(2)
-    before = workload.deployment()
-    pods = {pod["metadata"]["uid"] for pod in workload.pods()}
-    body["spec"]["serving"]["deployment"]["template"]["spec"]["containers"][0]["image"] = "example/vllm:2"
-    cluster.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(body))
-    assert before["metadata"]["name"] in workload.wait_condition("UpdatePending", "True")
-    assert workload.status()["updateRevision"] not in (None, before["metadata"]["name"])
-    time.sleep(2)
-    assert {pod["metadata"]["uid"] for pod in workload.pods()} == pods
-    assert workload.deployment()["metadata"]["generation"] == before["metadata"]["generation"]
-    assert len(workload.told("RolloutBlocked")) == 1
+    before = workload.deployment()["metadata"]["name"]
+    apply(workload, edited(body, "2"))
+    revision = wait_served(workload, "2", 2)
+    assert revision != before
+    assert objects(workload) == {revision}
+    workload.wait_condition("UpdatePending", "False", "UpToDate")
+    for reason in ("RolloutQueued", "RolloutStarted", "RolloutCompleted", "RevisionScaledDown"):
+        assert len(workload.told(reason)) == 1, reason
+    assert workload.events("RolloutBlocked") == []
 
-    cluster.kubectl("delete", "deployment", before["metadata"]["name"], "-n", namespace)
+
+def test_while_an_update_is_paused_the_current_revision_is_healed_from_what_was_stored(
+    cluster: Cluster, namespace: str, daemon: Daemon
+) -> None:
+    body = manifest("llama", FIXED, rollout=rollout(paused=True))
+    workload = Workload(cluster, namespace, body)
+    workload.wait_ready(2)
+    before = workload.deployment()["metadata"]
+    apply(workload, edited(body, "2"))
+    wait_phase(workload, "Paused")
+    assert workload.condition("UpdatePending")["status"] == "True"
+    assert workload.status()["updateRevision"] not in (None, before["name"])
+    cluster.kubectl("delete", "deployment", before["name"], "-n", namespace)
+    cluster.wait_for(lambda: workload.deployment()["metadata"]["uid"] != before["uid"], "another object of its name")
     workload.wait_ready(2)
     image = workload.deployment()["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "example/vllm:1", "healed from the stored revision, not from the edit"
+    assert objects(workload) == {before["name"]}
+    workload.patch({"rollout": {"paused": False}})
+    wait_served(workload, "2", 2)
 
 
 def test_bounds_alone_apply_in_place(cluster: Cluster, namespace: str, daemon: Daemon) -> None:

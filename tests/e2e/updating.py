@@ -54,9 +54,14 @@ class Kind:
         return body
 
     def start(self, cluster: Cluster, namespace: str, body: Body) -> Workload:
-        """Returns when its minReplicas are ready."""
-        workload = self.workload(cluster, namespace, body)
-        workload.wait_ready(body["spec"]["autoscaling"]["minReplicas"], timeout_s=60)
+        """Returns when its minReplicas serve, and this is told."""
+        workload, least = self.workload(cluster, namespace, body), body["spec"]["autoscaling"]["minReplicas"]
+
+        def serves() -> bool:
+            running = workload.status().get("phase") == "Running"
+            return running and workload.ready() == len(endpoints(workload)) == least
+
+        cluster.wait_for(serves, f"{least} replicas of {workload.name} to serve", timeout_s=60)
         return workload
 
 
@@ -64,6 +69,23 @@ KINDS: Final = {
     "deployment": Kind("deployment", Workload, gpus=1, pods=1),
     "leaderWorkerSet": Kind("leaderWorkerSet", Groups, gpus=3, pods=2),  # a leader with one, a worker with two
 }
+
+
+def wait_collected(cluster: Cluster) -> None:
+    """Until a LeaderWorkerSet that is deleted with its dependents first does go: the garbage collector learns of kinds
+    that were just installed every 30 s."""
+    container = {"name": "x", "image": "none"}
+    template = {"size": 1, "workerTemplate": {"spec": {"containers": [container]}}}
+    body = {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": {"generateName": "collected-"},
+        "spec": {"replicas": 0, "leaderWorkerTemplate": template},
+    }
+    collection = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
+    path = f"{collection}/{cluster.create(collection, body)['metadata']['name']}"
+    cluster.request("DELETE", path, {"propagationPolicy": "Foreground"})
+    cluster.wait_for(lambda: cluster.request("GET", path)[0] == 404, "the garbage collector to know groups", 120)
 
 
 def of_the_team(namespace: str, gpus: int) -> dict[str, Any]:
@@ -83,6 +105,10 @@ def rollout(**fields: Any) -> dict[str, Any]:
         "progressDeadlineSeconds": 300,
         "drain": drain,
     } | fields
+
+
+def bounds(replicas: int) -> dict[str, int]:
+    return {"minReplicas": replicas, "maxReplicas": replicas}
 
 
 def templates(body: Body) -> list[dict[str, Any]]:
@@ -133,6 +159,21 @@ def _patch(workload: Workload, patch: list[dict[str, Any]]) -> None:
     path = f"/apis/tidegate.dev/v1alpha1/namespaces/{workload.namespace}/inferenceworkloads/{workload.name}"
     status, answer = workload.cluster.request("PATCH", path, patch, content_type="application/json-patch+json")
     assert status == 200, answer
+
+
+def take_gpus(cluster: Cluster, namespace: str, name: str, gpus: int) -> None:
+    """Somebody else's pod in the project."""
+    container = {"name": "x", "image": "none", "resources": {"limits": {GPU: str(gpus)}}}
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    cluster.create(path, {"metadata": {"name": name}, "spec": {"containers": [container]}})
+
+
+def set_pod_status(cluster: Cluster, pod: dict[str, Any], status: dict[str, Any]) -> None:
+    """As a kubelet would."""
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
+    content_type = "application/strategic-merge-patch+json"
+    code, answer = cluster.request("PATCH", path, {"status": status}, content_type=content_type)
+    assert code == 200, answer
 
 
 # --- where it is ---

@@ -1,0 +1,149 @@
+"""An update has its whole quota before its first pod, and of a hundred templates only the last one counts."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.conftest import StartDaemon
+from tests.e2e.sampling import watched
+from tests.e2e.updating import (
+    KINDS,
+    Kind,
+    apply,
+    bounds,
+    controller_revisions,
+    edited,
+    held,
+    left,
+    objects,
+    of_the_team,
+    pods_of,
+    rollout,
+    wait_collected,
+    wait_message,
+    wait_phase,
+    wait_served,
+)
+from tests.e2e.workload import Workload, manifest
+from tests.realcluster.cluster import Cluster
+
+# kind, replicas before and after: of single pods as the issue says, of groups (three GPUs each) on a smaller scale
+SIZES = [("deployment", 3, 8), ("leaderWorkerSet", 1, 2)]
+OTHERS = 1  # GPUs that another workload has at first
+CHANGES, WITHIN_S = 100, 10.0
+
+
+@pytest.mark.parametrize(("kind", "before", "after"), SIZES, ids=[each[0] for each in SIZES], indirect=["kind"])
+def test_template_and_bounds_together_hold_the_whole_new_size_first(
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind, before: int, after: int
+) -> None:
+    """3 -> 8 replicas at 1 GPU on 11: beside the 3 that serve 7 are free, and 8 are needed, not 5."""
+    needed = after * kind.gpus
+    quota = before * kind.gpus + needed
+    start_daemon(**of_the_team(namespace, quota))
+    other = Workload(cluster, namespace, manifest("other", bounds(OTHERS)))
+    body = kind.manifest("llama", bounds(before))
+    workload = kind.start(cluster, namespace, body)
+    other.wait_ready(OTHERS)
+    serving = left(workload)
+    with watched(cluster, namespace) as seen:
+        apply(workload, edited(body, "2", autoscaling=bounds(after)))
+        short = f"queued: 1 GPU short in project team ({needed - 1} of {needed} free)"
+        message = wait_message(workload, short)
+        update = wait_phase(workload, "Queued", "WaitingForQuota")["revision"]
+        assert message.startswith(f"Update {update} {short}")
+        time.sleep(2)
+        assert left(workload) == serving
+        assert objects(workload) == {serving.revision}
+        assert update not in held(cluster, namespace), "all or nothing"
+        freed_at = time.time()
+        other.patch({"desiredPhase": "Stopped"})
+        assert wait_served(workload, "2", after) == update
+    first = seen.first_pods(update)
+    assert first is not None
+    assert first.at_s > freed_at, "no pod before the last GPU was free"
+    assert first.held[update] == needed, "the whole vector is held before the first pod"
+    seen.check(quota)
+    assert seen.phases(workload) == {"Running"}
+    assert seen.least_ready(workload) >= before
+    assert held(cluster, namespace) == {update: needed}
+    print(f"{len(seen.samples)} samples in {seen.samples[-1].at_s - seen.samples[0].at_s:.1f} s")
+
+
+@pytest.mark.parametrize(("kind", "before", "after"), SIZES, ids=[each[0] for each in SIZES], indirect=["kind"])
+def test_bounds_alone_ask_for_the_difference_and_apply_in_place(
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind, before: int, after: int
+) -> None:
+    """3 -> 8 on 11 while another one has 4: the 4 that are free are taken at once, the fifth when it is free."""
+    more = (after - before) * kind.gpus
+    quota = 2 * before * kind.gpus + more
+    others = quota - before * kind.gpus - more + 1
+    start_daemon(**of_the_team(namespace, quota))
+    other = Workload(cluster, namespace, manifest("other", bounds(others)))
+    body = kind.manifest("llama", bounds(before))
+    workload = kind.start(cluster, namespace, body)
+    other.wait_ready(others)
+    revision = workload.status()["currentRevision"]
+    pods = {each["metadata"]["uid"] for each in workload.pods()}
+    with watched(cluster, namespace) as seen:
+        workload.patch({"autoscaling": bounds(after)})
+        had = before + (more - 1) // kind.gpus
+        message = workload.wait_condition("ScalingLimited", "True", "QuotaLimited")
+        assert f"wants {after}, has {had}: 1 GPU short in project team" in message
+        workload.wait_ready(had)
+        other.patch({"autoscaling": bounds(others - 1)})
+        workload.wait_ready(after, timeout_s=60)
+    seen.check(quota, least=5)
+    assert workload.status()["currentRevision"] == revision
+    assert "rollout" not in workload.status()
+    assert pods <= {each["metadata"]["uid"] for each in workload.pods()}
+    assert objects(workload) == {revision}
+    assert held(cluster, namespace)[revision] == after * kind.gpus
+
+
+def test_of_a_hundred_templates_in_ten_seconds_the_last_one_serves_and_nothing_leaks(
+    lws: Cluster, namespace: str, start_daemon: StartDaemon
+) -> None:
+    """On both kinds at once."""
+    wait_collected(lws)
+    history, replicas = 2, 1
+    quota = sum(2 * replicas * kind.gpus for kind in KINDS.values())
+    start_daemon(**of_the_team(namespace, quota))
+    fields = {"rollout": rollout(revisionHistoryLimit=history)}
+    bodies = {name: kind.manifest(name.lower(), bounds(replicas), **fields) for name, kind in KINDS.items()}
+    workloads = {name: kind.start(lws, namespace, bodies[name]) for name, kind in KINDS.items()}
+    with watched(lws, namespace) as seen:
+        began = time.monotonic()
+        for number in range(CHANGES):
+            for name, workload in workloads.items():
+                apply(workload, edited(bodies[name], f"v{number}"))
+            time.sleep(max(0.0, began + (number + 1) * WITHIN_S / CHANGES - time.monotonic()))
+        took = time.monotonic() - began
+        current = {
+            name: wait_served(workload, f"v{CHANGES - 1}", replicas, timeout_s=120)
+            for name, workload in workloads.items()
+        }
+    seen.check(quota)
+    for workload in workloads.values():
+        assert seen.phases(workload) == {"Running"}
+        assert seen.least_ready(workload) >= replicas
+        alive = [{each for each in sample if each.startswith(workload.name)} for sample in seen.revisions_with_pods()]
+        assert max(map(len, alive)) <= 2, "more than two revisions have pods"
+        print(f"{workload.name}: {CHANGES} changes in {took:.1f} s, pods of {len(set.union(*alive))} revisions")
+    assert held(lws, namespace) == {current[name]: replicas * kind.gpus for name, kind in KINDS.items()}, (
+        "nothing is held for what is gone"
+    )
+    for name, workload in workloads.items():
+        assert objects(workload) == {current[name]}
+        assert {each["metadata"]["name"] for each in workload.pods()} == {
+            each["metadata"]["name"] for each in pods_of(workload, current[name])
+        }
+    for name, workload in workloads.items():  # the sweep comes once a minute
+
+        def kept(workload: Workload = workload, name: str = name) -> bool:
+            there = controller_revisions(workload)
+            return current[name] in there and len(there) <= 1 + history
+
+        lws.wait_for(kept, "the stored revisions beyond the history to go", timeout_s=120, poll_s=0.5)

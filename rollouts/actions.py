@@ -64,19 +64,20 @@ def selected(seen: Situation, record: Record) -> str:
 
 
 def selected_by_update(seen: Situation, record: Record) -> str:
-    """The revision that `<service>-update` leads to. It is taken away only after the weight is 0 and accepted."""
+    """The revision that `<service>-update` leads to: given and taken away while the weight is 0 and accepted."""
     observed, rollout = seen.observed, record.rollout
     if observed.route is None:
         return NO_REVISION
-    exposed = (Phase.WARMING, Phase.SHIFTING, Phase.DRAINING)
-    if rollout is not None and planner.runs(rollout) in exposed:
-        return rollout.revision
-    there = observed.update_service.selects
-    if there in (None, NO_REVISION):
-        return NO_REVISION
-    leaving = record.leaves(there or "")
-    busy = gates.accepted(observed, 0) is not None or (leaving is not None and not leaving.deletable)
-    return there if there is not None and busy else NO_REVISION
+    there, phase = observed.update_service.selects or NO_REVISION, planner.runs(rollout)
+    weighted = gates.accepted(observed, 0) is not None
+    if rollout is not None and phase in (Phase.WARMING, Phase.SHIFTING, Phase.DRAINING):
+        early = phase is Phase.WARMING and weighted  # what it would get now is nobody's doing
+        return there if early else rollout.revision
+    if there in (NO_REVISION, record.current):
+        return there if weighted else NO_REVISION
+    leaving = record.leaves(there)
+    busy = gates.unweighted(observed) is not None or (leaving is not None and not leaving.deletable)
+    return there if busy else NO_REVISION
 
 
 def _contents(seen: Situation, record: Record) -> Iterator[Command]:
@@ -121,10 +122,8 @@ def _traffic(seen: Situation, record: Record) -> tuple[list[Command], list[Comma
 
 
 def _is_to_be_written(route: ObservedRoute, wanted: int) -> bool:
-    """A route that cannot be used is left alone until an update needs it: it may be on its way."""
-    if route.weight is None:
-        return wanted > 0
-    return route.weight != wanted or not route.timely
+    """A route that cannot be used is left alone: it is missing, or somebody else's."""
+    return route.usable and (route.weight != wanted or not route.timely)
 
 
 def _deletions(seen: Situation, record: Record) -> Iterator[Command]:

@@ -52,12 +52,27 @@ def full(service: ObservedService, revision: ObservedRevision) -> Shut:
     return f"the endpoints of Service {service.name} are not exactly the ready pods of {revision.name}"
 
 
+def usable(observed: Observed) -> Shut:
+    """The route, where there is one, can be given weights."""
+    if observed.route is None or observed.route.usable:
+        return None
+    return "the HTTPRoute cannot be used as it is"
+
+
 def accepted(observed: Observed, weight: int) -> Shut:
     """The route carries this weight and every parent has accepted it at this generation."""
     route = observed.route
     if route is not None and route.weight == weight and route.accepted:
         return None
     return f"the route has not accepted {weight} % for the update yet"
+
+
+def unweighted(observed: Observed) -> Shut:
+    """Nobody reaches the update Service by the route. Where nothing is known of the route, the pods know it."""
+    route = observed.route
+    if route is None or (route.weight is None and not route.usable):
+        return None
+    return accepted(observed, 0)
 
 
 def counters_agree(rollout: Rollout, update: ObservedRevision, current: ObservedRevision, now: float) -> Shut:
@@ -81,9 +96,14 @@ def counters_agree(rollout: Rollout, update: ObservedRevision, current: Observed
             return None
         return f"the request counters of {' and '.join(unknown)} are not known yet"
     wait_s = PARTIAL_PATIENCE_S if elsewhere else COUNTERS_SETTLE_S
-    if not denied and all(_counted_s(each, since) >= wait_s for each in serving):
+    if (not denied or _left_alone(current)) and all(_counted_s(each, since) >= wait_s for each in serving):
         return None
     return f"the request counters of {update.name} do not show the new weight yet"
+
+
+def _left_alone(current: ObservedRevision) -> bool:
+    """A straggler reached it just after the route had changed, and for a while nobody any more."""
+    return _counted_s(current, current.last_request_at or 0.0) >= PARTIAL_PATIENCE_S
 
 
 def _counted_s(revision: ObservedRevision, since: float) -> float:
@@ -125,8 +145,7 @@ def idle(seen: Situation, leaving: Leaving) -> Shut:
     observed = seen.observed
     if observed.service.selects == leaving.revision:
         return f"Service {observed.service.name} still leads to {leaving.revision}"
-    weighted = observed.update_service.selects == leaving.revision and observed.route is not None
-    if weighted and (shut := accepted(observed, 0)) is not None:
+    if observed.update_service.selects == leaving.revision and (shut := unweighted(observed)) is not None:
         return shut
     if leaving.deadline_at is not None and seen.now >= leaving.deadline_at:
         return None

@@ -243,6 +243,8 @@ def _warming(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         return replace(record, rollout=lost)
     if (shut := gates.warmed(update, seen.spec)) is not None:
         return shut
+    if (shut := gates.usable(seen.observed)) is not None:
+        return shut
     if seen.observed.route is not None and (shut := gates.full(seen.observed.update_service, update)) is not None:
         return shut
     return replace(record, rollout=move(rollout, Event.WARM, Phase.SHIFTING, seen.now, reason=None))
@@ -276,7 +278,9 @@ def _shut(seen: Situation, record: Record, weight: int) -> str | None:
     assert rollout is not None
     update = seen.observed.of(rollout.revision)
     every = gates.all_ready(update, rollout.size) if rollout.verified == 0 else None
-    return every or gates.warmed(update, seen.spec) or gates.capacity(seen, record, weight)
+    return (
+        gates.usable(seen.observed) or every or gates.warmed(update, seen.spec) or gates.capacity(seen, record, weight)
+    )
 
 
 def _unwritten(seen: Situation, rollout: Rollout) -> bool:
@@ -336,7 +340,7 @@ def _draining(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         return shut or replace(record, rollout=replace(rollout, drained=True))
     if (shut := gates.full(observed.service, update)) is not None:
         return shut
-    if observed.route is not None:
+    if observed.route is not None and observed.route.usable:  # else both Services lead to it, whatever the weights are
         if not rollout.home:
             return replace(record, rollout=replace(rollout, home=True, weight=0))
         if (shut := gates.accepted(observed, 0)) is not None:

@@ -13,6 +13,7 @@ from autoscaler.cli.options import Format
 from autoscaler.cli.output import console, document, name_of, names, object_of
 from autoscaler.cli.reach import Ended, Reached, Where, run
 from autoscaler.cli.seen import Stored
+from autoscaler.cli.words import clean
 from autoscaler.cluster.errors import Refused
 from autoscaler.cluster.inferenceworkload import Serving
 from autoscaler.doctor.findings import Exit
@@ -76,4 +77,4 @@ def _say(stored: Stored, sentence: str, form: Format) -> None:
     elif form is Format.NAME:
         names(shown, [name_of(name)])
     else:
-        shown.print(Text(f"{name}: {sentence}"), soft_wrap=True)
+        shown.print(Text(clean(f"{name}: {sentence}")), soft_wrap=True)

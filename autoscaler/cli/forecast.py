@@ -59,7 +59,9 @@ def _edits(plan: Plan) -> list[str]:
 
 def _notes(plan: Plan) -> list[str]:
     notes = []
-    if plan.supersedes:
+    if plan.supersedes and plan.kind is Kind.IN_PLACE:
+        notes.append(f"the update {plan.supersedes} is taken back: the template is the current revision's again")
+    elif plan.supersedes:
         notes.append(f"the update {plan.supersedes} gives way; this one starts when its pods are gone")
     if plan.drains:
         notes.append(f"the update {plan.drains} has all the traffic; this one comes after it")
@@ -75,7 +77,7 @@ def _notes(plan: Plan) -> list[str]:
 def _numbers(plan: Plan) -> list[str]:
     if not plan.edits:
         return []
-    each = f" of {counted(plan.gpus_each, 'GPU')} each" if plan.gpus_each else ""
+    each = f", {counted(plan.gpus_each, 'GPU')} each" if plan.gpus_each else ""
     if plan.kind is Kind.UPDATE:
         replicas = f"{plan.replicas} of the update at once{each}, beside {plan.before} of the current revision"
     else:
@@ -102,11 +104,11 @@ def _pool(pool: Pool) -> str:
     where = f"node pool {pool.name}"
     if pool.unlimited:
         return f"fits on {where}: it has no limit"
+    if pool.never and pool.limit is not None:
+        return f"never fits on {where}: {number(pool.limit)} is the limit"
     if pool.limit is None or pool.free is None or pool.short is None:
         return f"not known from here for {where}"
     room = f"{number(pool.free)} of {number(pool.limit)} free"
-    if pool.never:
-        return f"never fits on {where}: {number(pool.limit)} is the limit"
     return f"fits on {where}: {room}" if pool.short == 0 else f"{number(pool.short)} short on {where}: {room}"
 
 

@@ -109,8 +109,8 @@ def quota_free(seen: Seen) -> str:
     quota = seen.told.quota
     if quota is None or quota.gpus_limit is None:
         return NONE
-    free = max(0, quota.gpus_free or 0)
-    return f"{number(free / 1000)}/{number(quota.gpus_limit / 1000)}"
+    free = NONE if quota.gpus_free is None else number(max(0, quota.gpus_free) / 1000)
+    return f"{free}/{number(quota.gpus_limit / 1000)}"
 
 
 def _shown(value: int | None) -> str:

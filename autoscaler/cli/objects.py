@@ -7,20 +7,24 @@ from typing import Any, Final
 
 import msgspec
 
+from autoscaler.cli.plan import Room
 from autoscaler.cli.pods import PodSeen
 from autoscaler.cli.reach import Ended, Reached
 from autoscaler.cli.seen import Stored, read
 from autoscaler.cluster.client import JSON, JSON_PATCH, MERGE_PATCH
-from autoscaler.cluster.errors import NotFound
+from autoscaler.cluster.errors import Denied, NotFound
+from autoscaler.cluster.quota.ledgers import NODE_POOL_LABEL, PROJECT_LABEL
 from autoscaler.cluster.resources import (
     CONTROLLER_REVISIONS,
     PODS,
+    QUOTA_LEDGERS,
     WORKLOAD_LABEL,
     WORKLOADS,
     ControllerRevision,
     Resource,
 )
 from autoscaler.doctor.findings import Exit
+from autoscaler.model.resources import GPU
 
 PAGE: Final = 500
 MANAGER: Final = {"fieldManager": "tidegate-cli"}
@@ -70,6 +74,23 @@ async def revisions_of(reached: Reached, stored: Stored) -> list[ControllerRevis
     revisions = [msgspec.convert(item, ControllerRevision) for item in found]
     ours = [each for each in revisions if _may_be_of(each, meta.uid)]
     return sorted(ours, key=lambda each: (each.metadata.creation_timestamp or "", each.metadata.name), reverse=True)
+
+
+async def ledgers(reached: Reached) -> dict[tuple[str, str], Room]:
+    """By project and node pool; nothing where the caller may not read them, or there are none."""
+    try:
+        found = await _listed(reached, QUOTA_LEDGERS, None, "")
+    except (Denied, NotFound):
+        return {}
+    rooms = {}
+    for item in found:
+        labels, spec = item["metadata"].get("labels") or {}, item.get("spec") or {}
+        limit = (spec.get("limit") or {}).get(GPU)
+        if limit is not None:
+            held = sum((hold.get("vector") or {}).get(GPU, 0) for hold in spec.get("holds") or ())
+            key = (labels.get(PROJECT_LABEL, ""), labels.get(NODE_POOL_LABEL, ""))
+            rooms[key] = Room(limit / 1000, max(0, limit - held) / 1000)
+    return rooms
 
 
 async def merge(reached: Reached, name: str, body: Mapping[str, Any], dry_run: bool = False) -> Stored:

@@ -56,6 +56,8 @@ class Pool:
     def fits(self) -> bool | None:
         if self.unlimited:
             return True
+        if self.never:
+            return False
         return None if self.short is None else self.short == 0
 
 
@@ -94,10 +96,25 @@ class Plan:
         return self.fits is False and all(pool.never for pool in self.pools)
 
 
-def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], identities: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Of one project's quota in one node pool, in GPUs."""
+
+    limit: float
+    free: float | None  # None: not known
+
+
+def plan(
+    stored: Stored | None,
+    edited: Stored,
+    digests: Mapping[str, str],
+    identities: Mapping[str, Any],
+    ledgers: Mapping[tuple[str, str], Room],
+) -> Plan:
     """`stored`: the workload now, None if there is none; `edited`: as the API server would store it.
 
-    `digests` and `identities`: of the stored revisions, by name.
+    `digests` and `identities`: of the stored revisions, by name; `ledgers`: by project and node pool, as far as the
+    caller may read them.
     """
     wanted, meta = edited.seen, edited.seen.metadata
     before = stored.seen if stored is not None else Seen()
@@ -107,17 +124,10 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
     there = _current(before, record)
     desired = _desired(wanted, before, spec)
     kind = _kind(wanted, newest, collisions, record, spec, there, _granted(before, desired))
-    gpus_each, now = price(newest.identity), there.replicas or 0
-    current_gpus = price(identities.get(record.current or "") or _stored_identity(before))
     stopped = wanted.spec.desired_phase == "Stopped"
     replicas = 0 if stopped else planner.size(spec, desired) if kind is Kind.UPDATE else desired
-    held = gpus_held(before, record.current, now * current_gpus)
-    mine = held if kind in (Kind.IN_PLACE, Kind.TARGET) else gpus_held(before, newest.name, 0.0)
-    asks = max(0.0, replicas * gpus_each - mine)
-    stays = max(
-        1, planner.least(record, rollout_spec(before))
-    )  # of the current revision, whose bounds are the old ones
-    beside = stays * current_gpus if kind is Kind.UPDATE and there.ready else 0.0
+    current_gpus = price(identities.get(record.current or "") or _stored_identity(before))
+    cost = _cost(kind, before, record, there, newest, current_gpus, replicas)
     rollout = before.told.rollout
     other = rollout if rollout is not None and rollout.revision != newest.name else None
     return Plan(
@@ -128,12 +138,12 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
         revision=None if kind is Kind.TARGET else newest.name,
         current=record.current,
         replicas=replicas,
-        before=now,
-        gpus_each=gpus_each,
-        asks=asks,
-        peak=max(held, replicas * gpus_each) if kind is not Kind.UPDATE else held + replicas * gpus_each,
+        before=there.replicas or 0,
+        gpus_each=cost.each,
+        asks=cost.asks,
+        peak=cost.peak,
         project=(before.told.quota.project if before.told.quota is not None else None) or wanted.spec.project,
-        pools=_pools(wanted, before, asks, replicas * gpus_each + beside, (newest.name, _stays(kind, record))),
+        pools=_pools(wanted, before, cost, (newest.name, _stays(kind, record)), ledgers),
         refuses=wanted.spec.rollout is not None and wanted.spec.rollout.when_quota_short == REFUSE,
         supersedes=other.revision if other is not None and other.phase in _REVOCABLE else None,
         known=rollout.phase if rollout is not None and other is None else None,
@@ -141,6 +151,38 @@ def plan(stored: Stored | None, edited: Stored, digests: Mapping[str, str], iden
         weights=_weights(wanted) if kind is Kind.UPDATE else (),
         stopped=stopped,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """GPUs."""
+
+    each: float  # of one replica
+    asks: float  # beyond what the revision holds
+    peak: float  # of all its revisions at the same time
+    together: float  # must fit at the same time, whatever others hold
+
+
+def _cost(
+    kind: Kind,
+    before: Seen,
+    record: Record,
+    there: ObservedRevision,
+    newest: Revision,
+    current_gpus: float,
+    replicas: int,
+) -> _Cost:
+    """An update is all there beside the current revision; every other edit takes its place."""
+    each = price(newest.identity)
+    whole = replicas * each
+    held = gpus_held(before, record.current, (there.replicas or 0) * current_gpus)
+    mine = held if kind in (Kind.IN_PLACE, Kind.TARGET) else gpus_held(before, newest.name, 0.0)
+    least = max(
+        1, planner.least(record, rollout_spec(before))
+    )  # of the current revision, whose bounds are the old ones
+    stays = least * current_gpus if kind is Kind.UPDATE and there.ready else 0.0
+    peak = held + whole if kind is Kind.UPDATE else max(held, whole)
+    return _Cost(each, max(0.0, whole - mine), peak, whole + stays)
 
 
 _REVOCABLE: Final = frozenset(phase.value for phase in ACTIVE - {Phase.DRAINING})
@@ -230,25 +272,44 @@ def _kind(
     return Kind(planner.change(seen, record).value)
 
 
-def _pools(wanted: Seen, before: Seen, asks: float, together: float, stay: tuple[str | None, ...]) -> tuple[Pool, ...]:
-    """The status tells the numbers of one pool, the one that the workload uses or waits for.
+def _pools(
+    wanted: Seen,
+    before: Seen,
+    cost: _Cost,
+    stay: tuple[str | None, ...],
+    ledgers: Mapping[tuple[str, str], Room],
+) -> tuple[Pool, ...]:
+    """The status tells the numbers of one pool, the one that the workload uses or waits for, and while it waits; the
+    ledgers tell those of all, but not what pods of others take.
 
-    `together`: GPUs that must fit at the same time, whatever others hold; `stay`: revisions that keep what they hold.
+    `stay`: revisions that keep what they hold.
     """
     quota = before.told.quota
     known = quota.node_pool if quota is not None else None
+    project = (quota.project if quota is not None else None) or wanted.spec.project or ""
     names: Sequence[str] = wanted.spec.node_pools or ([known] if known else [])
     found = []
     for name in names:
-        if quota is None or name != known:
-            found.append(Pool(name))
-        elif quota.gpus_limit is None:
-            found.append(Pool(name, unlimited=True))
+        room = _room(before, ledgers, project, name)
+        if room is not None:
+            free = None if room.free is None else max(0.0, room.free) + _given_back(before, name, stay)
+            short = None if free is None else max(0.0, cost.asks - free)
+            found.append(Pool(name, room.limit, free, short, never=cost.together > room.limit))
         else:
-            limit = quota.gpus_limit / 1000
-            free = max(0.0, (quota.gpus_free or 0) / 1000) + _given_back(before, name, stay)
-            found.append(Pool(name, limit, free, max(0.0, asks - free), never=together > limit))
+            unlimited = quota is not None and name == known and quota.gpus_limit is None
+            found.append(Pool(name, unlimited=unlimited))
     return tuple(found)
+
+
+def _room(before: Seen, ledgers: Mapping[tuple[str, str], Room], project: str, pool: str) -> Room | None:
+    """None: no limit, or not known."""
+    quota, ledger = before.told.quota, ledgers.get((project, pool))
+    if quota is None or quota.node_pool != pool:
+        return ledger
+    if quota.gpus_limit is None:
+        return None
+    free = None if quota.gpus_free is None else quota.gpus_free / 1000
+    return Room(quota.gpus_limit / 1000, ledger.free if free is None and ledger is not None else free)
 
 
 def _given_back(before: Seen, pool: str, stay: tuple[str | None, ...]) -> float:

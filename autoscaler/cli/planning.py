@@ -17,6 +17,7 @@ from autoscaler.cli.output import console, document, name_of, names
 from autoscaler.cli.plan import Plan
 from autoscaler.cli.plan import plan as planned
 from autoscaler.cli.reach import Ended, Reached, Where, run
+from autoscaler.cli.words import clean
 from autoscaler.cluster.errors import Refused
 from autoscaler.cluster.inferenceworkload import API_VERSION, KIND
 from autoscaler.cluster.scalable import digest_of
@@ -38,7 +39,7 @@ def plan(where: Where, file: Path, form: Format, no_color: bool) -> Exit:
             names(shown, (name_of(each.name) for each in plans))
         else:
             text = "\n\n".join("\n".join(forecast.lines(each)) for each in plans)
-            shown.print(Text(text), soft_wrap=True)
+            shown.print(Text(clean(text)), soft_wrap=True)
         return forecast.exit_of(plans)
 
     return run(where, work)
@@ -84,9 +85,10 @@ async def _plan_in(reached: Reached, name: str, body: Mapping[str, Any]) -> Plan
     if stored is None:
         meta = {**body["metadata"], "namespace": reached.namespace}
         edited = await objects.try_to_create(reached, {**body, "apiVersion": API_VERSION, "metadata": meta})
-        return planned(None, edited, {}, {})
+        return planned(None, edited, {}, {}, await objects.ledgers(reached))
     patch = apply(body, stored.raw)
     edited = await objects.merge(reached, name, patch, dry_run=True)
     revisions = await objects.revisions_of(reached, stored)
     digests = {each.metadata.name: digest_of(each) for each in revisions}
-    return planned(stored, edited, digests, {each.metadata.name: each.data for each in revisions})
+    identities = {each.metadata.name: each.data for each in revisions}
+    return planned(stored, edited, digests, identities, await objects.ledgers(reached))

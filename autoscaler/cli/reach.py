@@ -11,6 +11,7 @@ from typing import Final
 
 import typer
 
+from autoscaler.cli.words import clean
 from autoscaler.cluster.client import KubernetesClient, connect
 from autoscaler.cluster.errors import ApiError, Conflict, Denied, NotFound, Unreachable
 from autoscaler.doctor.findings import Exit
@@ -49,8 +50,12 @@ def run(where: Where, work: Callable[[Reached], Awaitable[Exit]]) -> Exit:
     try:
         return asyncio.run(_run(where, work))
     except Ended as ended:
-        typer.echo(f"Error: {ended.sentence}", err=True)
+        typer.echo(f"Error: {clean(ended.sentence)}", err=True)
         return ended.status
+    except KeyboardInterrupt:
+        if where.timeout_s is None:
+            return Exit.OK  # this is how a watch ends
+        raise
 
 
 async def _run(where: Where, work: Callable[[Reached], Awaitable[Exit]]) -> Exit:

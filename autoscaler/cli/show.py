@@ -23,6 +23,7 @@ from autoscaler.cli.reach import Reached, Where, run, told
 from autoscaler.cli.seen import Stored
 from autoscaler.cli.standing import Standing, Verdict
 from autoscaler.cli.tree import Picture, picture
+from autoscaler.cli.words import clean
 from autoscaler.cluster.errors import ApiError
 from autoscaler.doctor.findings import Exit
 
@@ -121,7 +122,7 @@ async def _watch(shown: Console, read: Callable[[], Awaitable[Any]], draw: Calla
             except ApiError as error:
                 if not error.retryable or last is None:
                     raise
-                found, note = last, Text(told(error), style="yellow")
+                found, note = last, Text(clean(told(error)), style="yellow")
             if live is not None:
                 live.update(Group(draw(found), note), refresh=True)
             elif found != last:
@@ -142,7 +143,7 @@ def status(where: Where, look: Look, name: str, wait_s: float) -> Exit:
         elif look.form is Format.NAME:
             names(shown, [name_of(name)])
         else:
-            shown.print(Text(standing.line(stored.seen, found, wait_s)), soft_wrap=True)
+            shown.print(Text(clean(standing.line(stored.seen, found, wait_s))), soft_wrap=True)
         return found.exit
 
     return run(where, work)
@@ -167,7 +168,7 @@ async def _settled(reached: Reached, name: str, wait_s: float) -> tuple[Stored, 
             if found.standing is not Standing.UNDERWAY or left <= 0:
                 return stored, found
             if status is not None:
-                status.update(found.message)
+                status.update(Text(clean(found.message)))
             await asyncio.sleep(min(LOOK_EVERY_S, left))
 
 

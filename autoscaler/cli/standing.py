@@ -13,7 +13,14 @@ from autoscaler.doctor.findings import Exit
 from rollouts.moves import ACTIVE
 from rollouts.record import Phase
 
-_STUCK: Final = ("Conflict", "TemplateInvalid", "ProjectDenied", "Stalled")  # conditions that only a person ends
+STUCK: Final = (
+    "Conflict",
+    "TemplateInvalid",
+    "ProjectDenied",
+    "Frozen",
+    "RouteUnusable",
+    "Stalled",
+)  # conditions that only a person ends
 _TROUBLED: Final = frozenset({"Failed", "Degraded"})
 _SETTLED: Final = frozenset({"Running", "Stopped"})
 
@@ -55,7 +62,7 @@ def _stuck(seen: Seen) -> str | None:
         (
             f"{each.type} ({each.reason}): {each.message}"
             for each in seen.told.conditions or ()
-            if each.type in _STUCK and each.status == "True"
+            if each.type in STUCK and each.status == "True"
         ),
         None,
     )

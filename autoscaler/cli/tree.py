@@ -13,8 +13,9 @@ from rich.tree import Tree
 from autoscaler.cli.images import images_of
 from autoscaler.cli.pods import PodSeen, Replica, replicas_of, state_of
 from autoscaler.cli.seen import CURRENT, LEAVING, UPDATE, Seen, gpus, is_in, paused_by, seconds_of
+from autoscaler.cli.standing import STUCK
 from autoscaler.cli.verbs import unhandled
-from autoscaler.cli.words import NONE, age, counted, mark, number, span, style
+from autoscaler.cli.words import NONE, age, clean, counted, mark, number, span, style
 from autoscaler.cluster.inferenceworkload import RevisionStatus, RolloutStatus, Serving
 from rollouts.record import PausedBy, Phase
 
@@ -56,24 +57,28 @@ def _header(shown: Picture) -> list[Text]:
     phase = told.phase or "Unknown"
     message = told.phase_message or "the daemon has written no status yet"
     return [
-        _line("Name", Text(f"{seen.metadata.namespace}/{seen.metadata.name}")),
+        _line("Name", _plain(f"{seen.metadata.namespace}/{seen.metadata.name}")),
         _line("Status", _marked(phase, f": {message}")),
         *_update(shown),
         *_asked(seen),
-        _line("Replicas", Text(_replicas(seen))),
-        *(_line("Signal", Text(each)) for each in _signals(seen)),
-        *(_line("Quota", Text(each)) for each in _quota(seen)),
-        *(_line("Image", Text(each)) for each in images_of(seen.spec.serving or Serving())),
-        *(_line("Trouble", Text(each, style="yellow")) for each in _troubles(seen)),
+        _line("Replicas", _plain(_replicas(seen))),
+        *(_line("Signal", _plain(each)) for each in _signals(seen)),
+        *(_line("Quota", _plain(each)) for each in _quota(seen)),
+        *(_line("Image", _plain(each)) for each in images_of(seen.spec.serving or Serving())),
+        *(_line("Trouble", _plain(each, style="yellow")) for each in _troubles(seen)),
     ]
 
 
+def _plain(text: str, style: str = "") -> Text:
+    return Text(clean(text), style=style)
+
+
 def _line(name: str, text: Text) -> Text:
-    return Text(f"{name + ':':<10}", style="bold", end="\n").append_text(text)
+    return Text.assemble((f"{name + ':':<10}", "bold"), text)
 
 
 def _marked(word: str, rest: str = "") -> Text:
-    return Text.assemble((f"{mark(word)} {word}", style(word)), rest, style="not bold")
+    return Text.assemble((f"{mark(word)} {clean(word)}", style(word)), clean(rest))
 
 
 def _update(shown: Picture) -> list[Text]:
@@ -82,12 +87,12 @@ def _update(shown: Picture) -> list[Text]:
         return []
     parts = [f" {rollout.revision}", *_said(told.rollout_message, rollout), *_step(shown.seen, rollout)]
     said = _line("Update", _marked(rollout.phase, parts[0] + "".join(f"; {part}" for part in parts[1:])))
-    return [said, *(_line("Clock", Text(each)) for each in _clocks(shown, rollout))]
+    return [said, *(_line("Clock", _plain(each)) for each in _clocks(shown, rollout))]
 
 
 def _asked(seen: Seen) -> list[Text]:
     waiting = unhandled(seen)
-    return [_line("Asked", Text(f'"{waiting}" is not handled yet'))] if waiting else []
+    return [_line("Asked", _plain(f'"{waiting}" is not handled yet'))] if waiting else []
 
 
 def _said(message: str | None, rollout: RolloutStatus) -> list[str]:
@@ -172,14 +177,17 @@ def _quota(seen: Seen) -> list[str]:
     pool = f", node pool {quota.node_pool}" if quota.node_pool else ""
     if quota.gpus_limit is None:
         return [f"project {quota.project}{pool}: unlimited"]
-    free, limit = number(max(0, quota.gpus_free or 0) / 1000), counted(quota.gpus_limit / 1000, "GPU")
+    limit = counted(quota.gpus_limit / 1000, "GPU")
+    if quota.gpus_free is None:
+        return [f"project {quota.project}{pool}: limit of {limit}"]
+    free = number(max(0, quota.gpus_free) / 1000)
     short = f", {counted(quota.gpus_short / 1000, 'GPU')} short" if quota.gpus_short else ""
     return [f"project {quota.project}{pool}: {free} of {limit} free{short}"]
 
 
 def _troubles(seen: Seen) -> list[str]:
     """Conditions that say that something is wrong, whatever the phase is."""
-    bad = {"Conflict", "TemplateInvalid", "ProjectDenied", "RecordRebuilt", "Stalled", "Fallback", "Unsupported"}
+    bad = {*STUCK, "RecordRebuilt", "Fallback", "Unsupported"}
     return [
         f"{each.type} ({each.reason}): {each.message}"
         for each in seen.told.conditions or ()
@@ -191,7 +199,7 @@ def _troubles(seen: Seen) -> list[str]:
 
 
 def _tree(shown: Picture) -> Tree:
-    root = Tree(Text(shown.seen.metadata.name, style="bold"), guide_style="dim")
+    root = Tree(_plain(shown.seen.metadata.name, style="bold"), guide_style="dim")
     for revision in _revisions(shown):
         branch = root.add(_revision(shown, revision))
         own = [pod for pod in shown.pods if _of(shown.seen, pod) == revision.name]
@@ -223,17 +231,17 @@ def _revision(shown: Picture, revision: RevisionStatus) -> Text:
     told, rollout = shown.seen.told, shown.seen.told.rollout
     role = revision.role or "Left over"
     phase = f" ({rollout.phase})" if rollout is not None and rollout.revision == revision.name and rollout.phase else ""
-    parts = [Text(revision.name or NONE, style="bold"), Text(f"{role}{phase}")]
+    parts = [_plain(revision.name or NONE, style="bold"), _plain(f"{role}{phase}")]
     percent = revision.traffic_percent
     if percent is None:
         percent = next((each.percent for each in told.traffic or () if each.revision_name == revision.name), None)
     if percent is not None:
-        parts.append(Text(f"{percent} % of traffic"))
+        parts.append(_plain(f"{percent} % of traffic"))
     if revision.replicas is not None:
-        parts.append(Text(f"{revision.ready or 0} of {revision.replicas} ready"))
+        parts.append(_plain(f"{revision.ready or 0} of {revision.replicas} ready"))
     if revision.held:
         pool = f" on {revision.node_pool}" if revision.node_pool else ""
-        parts.append(Text(f"{counted(gpus(revision.held), 'GPU')}{pool}"))
+        parts.append(_plain(f"{counted(gpus(revision.held), 'GPU')}{pool}"))
     return Text("  ").join(parts)
 
 
@@ -241,7 +249,9 @@ def _replica(shown: Picture, replica: Replica) -> Text:
     if not replica.is_group:
         return _pod(shown, replica.pods[0])
     state = replica.state
-    return Text.assemble((f"{mark(state.word)} {state.word}", style(state.word)), f"  {replica.name}  {state.detail}")
+    return Text.assemble(
+        (f"{mark(state.word)} {state.word}", style(state.word)), clean(f"  {replica.name}  {state.detail}")
+    )
 
 
 def _pod(shown: Picture, pod: PodSeen) -> Text:
@@ -249,9 +259,8 @@ def _pod(shown: Picture, pod: PodSeen) -> Text:
     node = f"  on {pod.spec.node_name}" if shown.wide and pod.spec.node_name else ""
     old = f"  {age(shown.now - created)}" if created is not None else ""
     detail = f"  {_cut(state.detail, shown.wide)}" if state.detail else ""
-    return Text.assemble(
-        (f"{mark(state.word)} {state.word}", style(state.word)), f"  {pod.metadata.name}{old}{node}{detail}"
-    )
+    told = clean(f"  {pod.metadata.name}{old}{node}{detail}")
+    return Text.assemble((f"{mark(state.word)} {state.word}", style(state.word)), told)
 
 
 def _cut(text: str, wide: bool, most: int = 100) -> str:

@@ -72,7 +72,14 @@ def short_revision(workload: str, revision: str | None) -> str:
     return revision.removeprefix(f"{workload}-") if revision else NONE
 
 
+def clean(text: str) -> str:
+    """Without characters that steer a terminal or turn the reading direction: images, names of nodes and messages are
+    written by others."""
+    return text if text.isprintable() else "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows as lines, each column as wide as its widest cell, three blanks apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    cleaned = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cleaned, strict=True)]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cleaned]

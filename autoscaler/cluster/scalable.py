@@ -112,7 +112,7 @@ class ScalableRevisions:
                 labels={OWNER_REVISION_LABEL: revision.name},
                 annotations={DIGEST_ANNOTATION: revision.digest},
             ),
-            "data": revision.identity,
+            "data": _in_order(revision.identity),
             "revision": 1,
         }
         path = CONTROLLER_REVISIONS.path(self._workload.metadata.namespace)
@@ -283,6 +283,13 @@ def pod_template(template: Content, labels: Mapping[str, str], nodes: NodeLabels
 def node_pool_of(metadata: Metadata) -> str | None:
     """The node pool that a revision's object was created in; None where nobody wrote it down."""
     return (metadata.annotations or {}).get(NODE_POOL_ANNOTATION)
+
+
+def _in_order(identity: Content) -> Content:
+    """With sorted keys. The API server compares the content byte by byte with its own, sorted encoding whenever anybody
+    changes a label of the revision, and would call the content changed."""
+    ordered: Content = msgspec.json.decode(msgspec.json.encode(identity, order="sorted"))
+    return ordered
 
 
 def digest_of(stored: ControllerRevision) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from autoscaler.cluster.errors import ApiError, Foreign, NotFound, Refused, TooManyRequests, Unreachable
 from autoscaler.controller.reporting import Trouble
 from autoscaler.model.workload import WorkloadKey
-from rollouts.machine import Command, HaveReplicas, SaveRevision, Select, Step
+from rollouts.machine import Command, HaveReplicas, SaveRevision, Select, Step, Weigh
 
 FIRST_S: Final = 2.0
 MOST_S: Final = 300.0
@@ -71,5 +71,7 @@ def trouble_of(error: ApiError, doing: Command | None, ours: bool = True) -> Tro
         return Trouble("TemplateInvalid", str(error))
     if isinstance(error, Refused | NotFound) and isinstance(doing, Select):
         return Trouble("ServiceUnusable", str(error))
+    if isinstance(error, Refused | NotFound) and isinstance(doing, Weigh):
+        return Trouble("RouteUnusable", str(error))
     away = isinstance(error, Unreachable | TooManyRequests) or error.status == 503
     return Trouble("AbleToScale", str(error), away)

@@ -224,7 +224,8 @@ class Cycle:
         is not granted yet."""
         limits, confirmed = self._resolver.operator.limits, self._reservations.confirmed
         changes = quotas.changes(seen, steps, grants, self._barred.keys())
-        owners = {str(each.key) for each in seen.subjects} | {str(key_of(each)) for each, _ in seen.unresolved}
+        stored = self._store.workloads.every()
+        owners = {str(key_of(each)) for each in stored if not each.metadata.deletion_timestamp}
         reserved = after(confirmed, limits, changes, seen.leftovers, owners, seen.at_s)
         self._reservations.have(reserved.ledgers)
         if any(each.spec.target is not None for each in seen.subjects):
@@ -367,7 +368,8 @@ class Cycle:
 
     def _outcome(self, subject: Subject, step: Step, driver: Driver, trouble: Trouble | None) -> Outcome:
         latest = self._store.workloads.find(*subject.key) or subject.workload
-        scaled = next((each for each in driver.done if isinstance(each, HaveReplicas)), None)
+        counts = [each for each in driver.done if isinstance(each, HaveReplicas)]
+        scaled = next((each for each in counts if each.revision == step.record.current), None)
         record, reasons = (step.record, step.reasons) if driver.recorded else (subject.stored, ())
         return Outcome(latest, record, scaled, reasons, trouble, subject.stored if driver.recorded else None)
 

@@ -53,8 +53,13 @@ def share(
     """
     wanted = {each.key: _wanted(each, decisions[each.key], each.key in contested, limits) for each in seen.subjects}
     growth = {each.key: _growth(each, wanted[each.key], limits, seen.at_s) for each in seen.subjects}
-    free_to_act = [each for each in seen.subjects if each.key not in contested and each.spec.target is None]
-    updates = {each.key: _update(each, wanted[each.key], seen.at_s) for each in free_to_act}
+    unknown = {project for (project, _), taken in seen.foreign.items() if taken is None}  # nobody is refused by that
+    may_ask = [
+        each
+        for each in seen.subjects
+        if each.key not in contested and each.spec.target is None and each.spec.project not in unknown
+    ]
+    updates = {each.key: _update(each, wanted[each.key], seen.at_s) for each in may_ask}
     asks = [each for each in (*growth.values(), *updates.values()) if each is not None]
     ledgers = _ledgers(seen, limits, confirmed)
     verdicts = quota.share(asks, ledgers, seen.at_s)

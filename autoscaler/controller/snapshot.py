@@ -81,14 +81,15 @@ def take(
                     continue
                 subject = found
             else:
-                own = holds.get(str(spec.key), ())
+                own = holds.get((spec.project, str(spec.key)), ())
                 subject = _subject(store, workload, spec, kept, pods, own, readings, activation, resolver, now)
                 subject = _warmed(subject, warm_ups)
             rival = rival_of(subject, claims, scalers)
             subjects.append(replace(subject, rival=rival) if rival else subject)
         except Exception as error:  # one odd object must not stop the others
             unresolved.append((workload, crashed(workload, error)))
-    others = foreign(store, resolver.operator, named)
+    counted = ((each.key.namespace, each.spec.target) for each in subjects if each.spec.target is not None)
+    others = foreign(store, resolver.operator, list(counted))
     store.targets.keep(named)
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
     leftovers = _leftovers(store, subjects, pods, holds, resolver)
@@ -103,12 +104,15 @@ def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
     return Unresolved("ScalingActive", "InternalError", message)
 
 
-def _holds(ledgers: Ledgers) -> dict[str, tuple[ObservedHold, ...]]:
-    """By owner."""
-    found: dict[str, tuple[ObservedHold, ...]] = {}
-    for (_, pool), ledger in ledgers.items():
+Holds = Mapping[tuple[str, str], tuple[ObservedHold, ...]]  # by project and owner
+
+
+def _holds(ledgers: Ledgers) -> Holds:
+    found: dict[tuple[str, str], tuple[ObservedHold, ...]] = {}
+    for (project, pool), ledger in ledgers.items():
         for hold in ledger.holds:
-            found[hold.owner] = (*found.get(hold.owner, ()), ObservedHold(hold.revision, pool, hold.vector))
+            key = (project, hold.owner)
+            found[key] = (*found.get(key, ()), ObservedHold(hold.revision, pool, hold.vector))
     return found
 
 
@@ -116,22 +120,31 @@ def _leftovers(
     store: Store,
     subjects: Sequence[Subject],
     pods: Mapping[tuple[str, str], Sequence[Pod]],
-    holds: Mapping[str, tuple[ObservedHold, ...]],
+    holds: Holds,
     resolver: Resolver,
 ) -> dict[Domain, tuple[Hold, ...]]:
-    """What pods of ours hold whose workload is being deleted or cannot be resolved."""
+    """What pods of ours hold whose workload is gone, is being deleted, or cannot be resolved.
+
+    The garbage collector may take the stored revision before the last pod ends: then the ledger is the only witness of
+    what that pod has, and all of the hold stays.
+    """
     counted = {(subject.key.namespace, name) for subject in subjects for name in subject.revisions.seen}
     held: dict[Domain, tuple[Hold, ...]] = {}
     for (namespace, revision), group in pods.items():
-        stored = None if (namespace, revision) in counted else store.revisions.find(namespace, revision)
         live = [pod for pod in group if is_live(pod)]
-        if stored is None or not live:
+        if (namespace, revision) in counted or not live:
             continue
-        leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
-        demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
         owner = str(WorkloadKey(namespace, (live[0].metadata.labels or {}).get(WORKLOAD_LABEL, "")))
-        there = next((hold for hold in holds.get(owner, ()) if hold.revision == revision), None)
-        domain = (project_of(namespace, resolver.operator), there.pool if there else DEFAULT_POOL)
+        project = project_of(namespace, resolver.operator)
+        there = next((hold for hold in holds.get((project, owner), ()) if hold.revision == revision), None)
+        if (stored := store.revisions.find(namespace, revision)) is not None:
+            leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
+            demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
+        elif there is not None:
+            demand = there.vector
+        else:
+            continue
+        domain = (project, there.pool if there else DEFAULT_POOL)
         held[domain] = (*held.get(domain, ()), Hold(owner, revision, demand))
     return held
 
@@ -175,7 +188,7 @@ def _subject(
         name: spec if name == newest.name else resolver.of_revision(spec, name, there.contents.get(name))
         for name in {current, *there.seen}
     }
-    own = _bounded(specs[current], record)
+    own = bounded_by(specs[current], record)
     return Subject(
         spec.key,
         workload,
@@ -183,12 +196,12 @@ def _subject(
         stored,
         record,
         observed,
-        _observation(own, record, seen.observed, readings.get(spec.key), activation),
+        observation_of(own, record, seen.observed, readings.get(spec.key), activation),
         seen.pods,
         revisions=there,
         traffic=traffic,
         specs=specs,
-        coming=_coming(specs, record, there, readings),
+        coming=coming_of(specs, record, there, readings),
         verb=_verb(workload),
         there=seen.there,
         kind=kind_of(store, spec.key.namespace, current, there.contents.get(current)),
@@ -207,7 +220,7 @@ def _warmed(subject: Subject, warm_ups: WarmUps) -> Subject:
     return replace(subject, observed=replace(subject.observed, others=tuple(others)))
 
 
-def _bounded(spec: WorkloadSpec, record: Record) -> WorkloadSpec:
+def bounded_by(spec: WorkloadSpec, record: Record) -> WorkloadSpec:
     """While an update is pending, the bounds that came with it are not the current revision's."""
     bounds = record.bounds
     scaling = spec.scaling
@@ -223,13 +236,14 @@ def _bounded(spec: WorkloadSpec, record: Record) -> WorkloadSpec:
     return replace(spec, scaling=bounded)
 
 
-def _observation(
+def observation_of(
     spec: WorkloadSpec,
     record: Record,
     seen: ObservedRevision,
     signals: WorkloadSignals | None,
     activation: Activation | None,
 ) -> Observation:
+    """What the policy may know of the current revision."""
     return Observation(
         applied=_applied(spec, record, seen.replicas),
         ready=seen.ready,
@@ -241,7 +255,7 @@ def _observation(
     )
 
 
-def _coming(specs: Mapping[str, WorkloadSpec], record: Record, there: Revisions, readings: Readings) -> Coming | None:
+def coming_of(specs: Mapping[str, WorkloadSpec], record: Record, there: Revisions, readings: Readings) -> Coming | None:
     """The update and what its own pods show, once it takes traffic."""
     rollout = record.rollout
     if rollout is None or not rollout.served or planner.runs(rollout) is None:
@@ -299,7 +313,7 @@ def _of_target(
         stored,
         record,
         Observed(newest, 0, frozenset(), current, NO_SERVICE, NO_SERVICE),
-        replace(_observation(spec, record, current, readings.get(spec.key), activation), initialized=True),
+        replace(observation_of(spec, record, current, readings.get(spec.key), activation), initialized=True),
         pods=revisions.addressed(pod for pod in pods if shape.serves(pod)),
         there=found.there,
         follows=found.follows,

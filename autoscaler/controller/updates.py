@@ -9,7 +9,7 @@ from autoscaler.cluster.status import instant
 from autoscaler.controller.subject import Subject
 from autoscaler.model.quota import Domain
 from autoscaler.model.report import EventReport, UpdateReport
-from autoscaler.model.resources import GPU, ResourceVector
+from autoscaler.model.resources import EMPTY, GPU, ResourceVector
 from rollouts import actions, planner
 from rollouts.moves import ACTIVE
 from rollouts.quota import Verdict
@@ -203,9 +203,14 @@ def _result(before: Record, after: Record) -> str:
 
 
 def status(
-    subject: Subject, record: Record, told: str | None, limits: Mapping[Domain, ResourceVector]
+    subject: Subject,
+    record: Record,
+    told: str | None,
+    limits: Mapping[Domain, ResourceVector],
+    used: Mapping[Domain, ResourceVector],
 ) -> dict[str, Any]:
-    """Fields of the status that tell of all revisions. None clears a field."""
+    """Fields of the status that tell of all revisions. None clears a field. `used`: of the limits, by all revisions and
+    by others."""
     if subject.spec.target is not None:
         return {}
     at = deadline(record)
@@ -215,7 +220,7 @@ def status(
         "rolloutDeadlineAt": instant(at) if at is not None else None,
         "traffic": [{"revisionName": name, "percent": percent} for name, percent in sorted(shares.items()) if percent],
         "revisions": [_revision(subject, record, each, shares.get(each, 0)) for each in _names(subject, record)],
-        "quota": _quota(subject, record, limits),
+        "quota": _quota(subject, record, limits, used),
     }
 
 
@@ -257,15 +262,20 @@ def _revision(subject: Subject, record: Record, name: str, percent: int) -> dict
     }
 
 
-def _quota(subject: Subject, record: Record, limits: Mapping[Domain, ResourceVector]) -> dict[str, Any]:
+def _quota(
+    subject: Subject, record: Record, limits: Mapping[Domain, ResourceVector], used: Mapping[Domain, ResourceVector]
+) -> dict[str, Any]:
+    """Of the pool that the update waits for or has, else the current revision's. Absent is unlimited, or nothing
+    asked."""
     spec, verdict = subject.spec, subject.observed.verdict
     pool = (record.rollout.pool if record.rollout is not None else None) or record.pool or spec.node_pool
-    limit = limits.get((spec.project, pool), {}).get(GPU)
-    told = verdict is not None and planner.runs(record.rollout) is None
+    domain = (spec.project, pool)
+    limit = limits.get(domain, EMPTY).get(GPU)
+    asks = verdict is not None and planner.runs(record.rollout) is None
     return {
         "project": spec.project,
         "nodePool": pool,
         "gpusLimit": limit,
-        "gpusFree": max(0, verdict.free.get(GPU, 0)) if verdict is not None and told and limit is not None else None,
-        "gpusShort": verdict.short.get(GPU, 0) if verdict is not None and told and limit is not None else None,
+        "gpusFree": max(0, limit - used.get(domain, EMPTY).get(GPU, 0)) if limit is not None else None,
+        "gpusShort": verdict.short.get(GPU, 0) if verdict is not None and asks and limit is not None else None,
     }

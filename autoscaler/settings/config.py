@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from autoscaler.model.aliases import ALIASES
 from autoscaler.model.signal import Signal
 from autoscaler.settings.defaults import Defaults
-from autoscaler.settings.projects import POOLS_MAX, NodePool, Project, misnamed_pools
+from autoscaler.settings.projects import POOLS_MAX, NodePool, Project, misnamed_pools, uneven_limits
 from autoscaler.settings.prometheus import MOST_QUERIES, NamedQuery, Prometheus, QueryName
 from autoscaler.settings.rules import Refusal, broken_rules
 from autoscaler.settings.scalars import (
@@ -269,7 +269,8 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _node_pools_are_known(self) -> Self:
-        if broken := list(misnamed_pools(self.projects, self.node_pools)):
+        broken = list(misnamed_pools(self.projects, self.node_pools)) or list(uneven_limits(self.projects))
+        if broken:
             raise broken_rules(broken)
         return self
 

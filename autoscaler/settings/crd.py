@@ -42,15 +42,16 @@ class Column:
 _AGE: Final = Column("AGE", ".metadata.creationTimestamp", "date")
 _WORKLOAD_COLUMNS: Final = (
     Column("PHASE", ".status.phase"),
+    Column("UPDATE", ".status.rollout.phase", description="Where an update is; empty: there is none"),
     Column("MODE", ".status.scalingMode", description="Who decides: Auto, Manual, Paused, Stopped or Observe"),
     Column("READY", ".status.counts.ready", "integer", description="Replicas that serve"),
     Column("DESIRED", ".status.counts.desired", "integer", description="Replicas that the policy wants"),
-    Column("MIN", ".spec.autoscaling.minReplicas", "integer"),
-    Column("MAX", ".spec.autoscaling.maxReplicas", "integer"),
     Column("SIGNAL", ".status.signals[0].name", description="What decides, or the first of several"),
     Column("VALUE", ".status.signals[0].value", description="The signal over all ready replicas"),
     Column("TARGET", ".status.signals[0].target", description="What one replica should carry"),
     _AGE,
+    Column("MIN", ".spec.autoscaling.minReplicas", "integer", wide=True),
+    Column("MAX", ".spec.autoscaling.maxReplicas", "integer", wide=True),
     Column("PROJECT", ".spec.project", wide=True, description="Owner of the quota, where the workload names one"),
     Column("REVISION", ".status.currentRevision", wide=True),
     Column("MESSAGE", ".status.phaseMessage", wide=True),

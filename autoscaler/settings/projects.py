@@ -89,3 +89,19 @@ def misnamed_pools(projects: Mapping[str, Project], pools: Mapping[str, NodePool
         if other != name:
             says = f"has the nodes of {other}; allowed: labels of other nodes"
             yield Refusal(f"nodePools.{name}.nodeSelector", says)
+
+
+def uneven_limits(projects: Mapping[str, Project]) -> Iterator[Refusal]:
+    """A resource is limited in all of a project's node pools or in none: what a revision holds does not depend on the
+    pool that it finds."""
+    for name, project in projects.items():
+        limits = {pool: project.quota.limits.get(pool, {}) for pool in project.own_pools}
+        named = sorted({resource for limit in limits.values() for resource in limit})
+        for pool, limit in limits.items():
+            for resource in named:
+                if resource not in limit:
+                    where = next(other for other, its in limits.items() if resource in its)
+                    says = (
+                        f"has no {resource}, which is limited in {where}; allowed: a number in each of its node pools"
+                    )
+                    yield Refusal(f"projects.{name}.quota.limits.{pool}", says)

@@ -77,13 +77,13 @@ def demo(seed: int) -> Scenario:
     chance = random.Random(f"{seed} arrivals")
     duration_s = 2400
     large = Model(
-        _spec("chat-70b", gpus=2, slots=32, least=1, most=6, created_at=-200.0),
+        workload_spec("chat-70b", gpus=2, slots=32, least=1, most=6, created_at=-200.0),
         Server(gpus=2, slots=32, start_s=110.0, prefill_tokens_per_s=3000.0, token_s=0.045),
         traces.load("azure2023_conv_m10_m50.csv.gz"),
         ("arrivals: Azure LLM inference trace 2023, conversation, as recorded",),
     )
     small = Model(
-        _spec("chat-8b", gpus=1, slots=16, least=0, most=8, created_at=-100.0),
+        workload_spec("chat-8b", gpus=1, slots=16, least=0, most=8, created_at=-100.0),
         Server(gpus=1, slots=16, start_s=60.0, prefill_tokens_per_s=8000.0, token_s=0.02),
         traces.copied(traces.load("servegen_tenantA_h65m55_h66m35.csv.gz"), 2, duration_s, chance),
         (
@@ -94,7 +94,7 @@ def demo(seed: int) -> Scenario:
     return Scenario((large, small), gpus=12, duration_s=duration_s, seed=seed)
 
 
-def _spec(name: str, gpus: int, slots: int, least: int, most: int, created_at: float) -> WorkloadSpec:
+def workload_spec(name: str, gpus: int, slots: int, least: int, most: int, created_at: float) -> WorkloadSpec:
     """Built-in defaults, but for two fields that steady a bursty model: the scale-down delay and the retention."""
     return WorkloadSpec(
         key=WorkloadKey("demo", name),

@@ -65,7 +65,8 @@ def test_requests_of_the_daemon_have_the_configured_level(
     effective(cluster, token, workloads, ours)
     deployment = f"/apis/apps/v1/namespaces/{namespace}/deployments/tidegate"
     assert classified(cluster, token, "PATCH", deployment, {}) == (200, *ours)
-    assert classified(cluster, token, "DELETE", deployment) == (403, *ours)
+    service = f"/api/v1/namespaces/{namespace}/services/tidegate"
+    assert classified(cluster, token, "DELETE", service) == (403, *ours)
     uninstall(cluster, release)
 
 

@@ -84,7 +84,7 @@ def test_an_update_asks_for_all_its_gpus_beside_those_of_the_old_one(planner: Pl
         "             spec.autoscaling.minReplicas: 3 -> 8\n"
         "             spec.serving.deployment.template.spec.containers[vllm].image: "
         '"example/vllm:1" -> "example/vllm:2"\n'
-        "  replicas:  8 of the update at once of 1 GPU each, beside 3 of the current revision\n"
+        "  replicas:  8 of the update at once, 1 GPU each, beside 3 of the current revision\n"
         "  GPUs:      asks for 8 more, 11 at the peak\n"
         "  quota:     1 short on node pool default: 7 of 12 free in project ml-team; the update waits for all of it\n"
         "  traffic:   100 %\n"
@@ -124,6 +124,17 @@ def test_refusing_updates_do_not_wait(planner: Planner) -> None:
     assert "2 short on node pool default: 1 of 4 free in project ml-team; the update fails at once" in ended.out
 
 
+def test_what_is_free_and_not_told_is_not_taken_for_nothing(planner: Planner) -> None:
+    """The status tells what is free only while the workload waits for it."""
+    told_of = {"project": "nobody-has-a-ledger", "nodePool": "default", "gpusLimit": 8000}
+    planner.runs(whole(), limit=8, free=0, quota=told_of)
+    told = planner.told(whole(image="example/vllm:2"))
+    assert (told["fits"], told["status"], told["nodePools"][0]["free"]) == (None, 0, None)
+    told = planner.told(whole(6, 6, "example/vllm:2"))
+    assert (told["fits"], told["neverFits"]) == (False, True), "6 and 3 are above the limit, whatever is free"
+    assert "nobody-has-a-ledger, node pool default: limit of 8 GPUs\n" in planner.desk.run("get", "llama").out
+
+
 def test_several_node_pools_are_each_told_as_far_as_they_are_known(planner: Planner) -> None:
     planner.runs(whole(1, 3), limit=4, free=1)
     told = planner.told(whole(1, 3, "example/vllm:2", nodePools=["default", "h100"]))
@@ -148,6 +159,20 @@ def test_an_update_that_runs_gives_way_and_gives_back(planner: Planner) -> None:
     assert told["nodePools"] == [{"name": "default", "fits": True, "limit": 8, "free": 5, "short": 0}]
     assert told["notes"] == ["the update llama-0badcafe gives way; this one starts when its pods are gone"]
     assert told["gpus"] == {"each": 1, "asked": 3, "peak": 6}
+
+
+def test_an_update_is_taken_back_by_the_template_before_it(planner: Planner) -> None:
+    """The edit that is stored began an update; the file brings the old template back."""
+    planner.runs(whole(), limit=8, free=1)
+    told = planner.desk.object("llama")["status"]
+    planner.desk.cluster.kubectl(
+        "apply", "-n", planner.desk.namespace, "-f", "-", input=json.dumps(whole(image="example/vllm:2"))
+    )
+    new = name_of(whole(image="example/vllm:2"))
+    planner.desk.tell("llama", {**told, "rollout": rollout(new, "Shifting"), "updateRevision": new})
+    plan = planner.told(whole())
+    assert (plan["change"], plan["gpus"]["asked"]) == ("InPlace", 0)
+    assert plan["notes"] == [f"the update {new} is taken back: the template is the current revision's again"]
 
 
 def test_a_revision_that_failed_before_is_not_tried_again_by_itself(planner: Planner) -> None:

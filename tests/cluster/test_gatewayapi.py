@@ -333,4 +333,11 @@ def test_the_update_s_share_is_none_or_all_only_where_it_is(weights: tuple[int, 
 
 def test_what_cannot_be_used_has_no_weight() -> None:
     found = observe(ADDRESS, route(OTHER), installed=True)
-    assert route_of(found) == observed.ObservedRoute(None, accepted=False)
+    assert route_of(found) == observed.ObservedRoute(None, accepted=False, usable=False)
+
+
+def test_weights_that_are_somebody_else_s_are_known_all_the_same() -> None:
+    managed = [owner("gitops", "Apply", RULES)]
+    found = observe(ADDRESS, route(serving(70, 30), managed=managed), installed=True)
+    assert isinstance(found, UnusableRoute)
+    assert route_of(found) == observed.ObservedRoute(30, accepted=True, usable=False)

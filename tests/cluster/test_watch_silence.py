@@ -200,5 +200,5 @@ def test_the_watches_of_a_store_do_not_come_back_as_one() -> None:
 
     server = virtual_time.run(follow())
     again = [int(watch.at_s) for watch in server.watches if watch.at_s > 1]
-    assert len(again) == 20 * 8
+    assert len(again) == 20 * 10
     assert max(map(again.count, again)) <= 35, "within one second"

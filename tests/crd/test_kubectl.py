@@ -16,6 +16,7 @@ STATUS = {
     "replicas": 5,
     "selector": "tidegate.dev/workload=meta-llama-3-70b-instruct",
     "scalingMode": "Auto",
+    "rollout": {"revision": "meta-llama-3-70b-instruct-9f8e7d6c", "phase": "RollingBack", "reason": "Aborted"},
     "counts": {"desired": 6, "granted": 6, "applied": 6, "ready": 5, "starting": 1, "terminating": 0},
     "currentRevision": "meta-llama-3-70b-instruct-1a2b3c4d",
     "signals": [{"name": "concurrency", "value": "38.5", "target": "7", "quality": "fresh", "ageSeconds": 1}],
@@ -47,14 +48,17 @@ def workload(crds: Cluster, namespace: str) -> str:
 
 def test_the_table_answers_who_serves_how_many_and_why(crds: Cluster, namespace: str, workload: str) -> None:
     header, row = crds.kubectl("get", "iw", "-n", namespace).splitlines()
-    assert " ".join(header.split()) == "NAME PHASE MODE READY DESIRED MIN MAX SIGNAL VALUE TARGET AGE"
-    assert " ".join(row.split()[:-1]) == f"{workload} Running Auto 5 6 1 8 concurrency 38.5 7"
+    assert " ".join(header.split()) == "NAME PHASE UPDATE MODE READY DESIRED SIGNAL VALUE TARGET AGE"
+    assert " ".join(row.split()[:-1]) == f"{workload} Running RollingBack Auto 5 6 concurrency 38.5 7"
     assert max(len(header), len(row)) <= 120
 
 
-def test_the_wide_table_adds_the_revision_and_the_message(crds: Cluster, namespace: str, workload: str) -> None:
+def test_the_wide_table_adds_the_bounds_the_revision_and_the_message(
+    crds: Cluster, namespace: str, workload: str
+) -> None:
     header, row = crds.kubectl("get", "iw", "-n", namespace, "-o", "wide").splitlines()
-    assert header.split()[-3:] == ["PROJECT", "REVISION", "MESSAGE"]
+    assert header.split()[-5:] == ["MIN", "MAX", "PROJECT", "REVISION", "MESSAGE"]
+    assert row.split()[10:12] == ["1", "8"]
     assert row.endswith("meta-llama-3-70b-instruct-1a2b3c4d   5 of 5 replicas serve")
 
 

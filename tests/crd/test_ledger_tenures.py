@@ -127,7 +127,7 @@ async def test_the_server_accepts_every_ledger_that_a_cycle_makes(api: Kubernete
             await ledgers.write(domain, wanted)
         assert ledgers.confirmed == {**before, **found.ledgers}
     assert refused > 20
-    assert lowered > 20, "more held than a sunken limit allows"
+    assert lowered > 10, "more held than a sunken limit allows: this was tried, too"
 
 
 async def test_an_object_of_another_name_stands_for_nothing(

@@ -28,3 +28,9 @@ def commands() -> list[str]:
 
 def words(command: str) -> list[str]:
     return shlex.split(command)
+
+
+def updates_shown() -> list[str]:
+    """The output in the section "Updates"."""
+    [section] = re.findall(r"^## Updates\n(.*?)(?=^## )", README.read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```text\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)

@@ -43,6 +43,12 @@ def test_every_room_is_named(package: str) -> None:
             assert f"`{package}/{path.name}`" in section("Rooms"), path.name
 
 
+def test_every_part_of_the_cycle_is_named() -> None:
+    named = set(re.findall(r"`([a-z_/]+?)(?:\.py)?`", section("One cycle")))
+    modules = {path.stem for path in CONTROLLER.glob("*.py")} - {"__init__"}
+    assert modules <= {name.rpartition("/")[2] for name in named}
+
+
 def test_the_conditions_are_those_in_the_code() -> None:
     documented = {kind: set(re.findall(r"[A-Z]\w+", cells[0])) for kind, cells in rows("Conditions").items()}
     in_code = emitted.conditions()

@@ -50,6 +50,15 @@ SCALE = "kubectl scale iw llama-3-8b -n ml-team --replicas=3"
 UNSET = """kubectl patch iw llama-3-8b -n ml-team --type=merge -p '{"spec":{"replicas":null}}'"""
 UNINSTALL = "helm uninstall tidegate -n tidegate-system"
 DOCTOR = ".venv/bin/tidegate doctor -n ml-team --service-account tidegate-system/tidegate"
+UPDATING = [
+    "sed -e 's/v0.11.0/v0.12.0/' -e 's/minReplicas: 1/minReplicas: 8/' config/examples/llama-3-8b.yaml > llama-3-8b.yaml",
+    ".venv/bin/tidegate plan -f llama-3-8b.yaml",
+    "kubectl apply -f llama-3-8b.yaml",
+    ".venv/bin/tidegate get llama-3-8b -n ml-team -w",
+    "kubectl get iw -n ml-team -o wide",
+    ".venv/bin/tidegate status llama-3-8b -n ml-team --timeout 1800",
+    ".venv/bin/tidegate history llama-3-8b -n ml-team",
+]  # run by test_readme_updates.py
 ON_A_CLUSTER = [INSTALL, CREATE, APPLY, GET, SCALE, UNSET, UNINSTALL, DOCTOR]  # in this order, but for the last
 
 

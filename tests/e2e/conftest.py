@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.behind import Behind, behind
 from tests.e2e.daemon import Daemon
 from tests.e2e.updating import KINDS, Kind, wait_collected
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.faultproxy import FaultProxy
 from tests.realcluster.modelserver import ModelServers
 
 StartDaemon = Callable[..., Daemon]
@@ -40,6 +42,16 @@ def start_daemon(
     for daemon in started:
         daemon.stop()
         print(f"--- daemon of {namespace}\n{daemon.log()[-6000:]}")
+
+
+@pytest.fixture
+def proxied(cluster: Cluster, namespace: str, servers: ModelServers, tmp_path: Path) -> Iterator[Behind]:
+    """A daemon behind a fault proxy, beside model servers."""
+    with (
+        FaultProxy(cluster.url, cluster.ca_path) as proxy,
+        behind(cluster, proxy, namespace, tmp_path, {}) as running,
+    ):
+        yield running
 
 
 @pytest.fixture

@@ -92,12 +92,12 @@ def test_killed_in_the_middle_of_a_load_the_successor_holds_the_count_and_goes_o
 def test_a_wiped_status_is_rebuilt_with_the_counts_held_and_nothing_deleted(
     cluster: Cluster, namespace: str, servers: ModelServers, daemon: Daemon
 ) -> None:
-    """With a template edit pending, too: without the record it would look like the revision to serve."""
+    """With an update pending, too: without the record it would look like the revision to serve."""
     (workload,) = busy(cluster, namespace, servers, "llama")
     before = workload.deployment()
     pods = {pod["metadata"]["uid"] for pod in workload.pods()}
     daemon.stop()
-    edited = manifest("llama", AUTOSCALING)
+    edited = manifest("llama", AUTOSCALING, rollout={"paused": True})
     edited["spec"]["serving"]["deployment"]["template"]["spec"]["containers"][0]["image"] = "example/vllm:2"
     Workload(cluster, namespace, edited)
     path = f"/apis/tidegate.dev/v1alpha1/namespaces/{namespace}/inferenceworkloads/llama/status"

@@ -95,7 +95,7 @@ def test_bounds_alone_ask_for_the_difference_and_apply_in_place(
         workload.wait_ready(had)
         other.patch({"autoscaling": bounds(others - 1)})
         workload.wait_ready(after, timeout_s=60)
-    seen.check(quota, least=5)
+    seen.check(quota, least=3)
     assert workload.status()["currentRevision"] == revision
     assert "rollout" not in workload.status()
     assert pods <= {each["metadata"]["uid"] for each in workload.pods()}

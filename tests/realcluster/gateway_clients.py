@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +38,26 @@ class Visit:
         return self.status == 200 and self.whole
 
 
+async def visit(
+    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], *, tokens: int, stream: bool
+) -> Visit:
+    """One request for a completion; every outcome is a value."""
+    at_s, started = time.time(), time.monotonic()
+    status, pod, body = 0, "", b""
+    asked = {"max_tokens": tokens, "stream": stream}
+    try:
+        async with session.post(url, json=asked, headers=headers) as response:
+            status, pod = response.status, response.headers.get(POD_HEADER, "")
+            async for chunk in response.content.iter_any():
+                body += chunk
+        said, whole = "", not stream or body.endswith(LAST_LINE)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        said, whole = f"{type(error).__name__}: {error}", False
+    if status != 200 and not said:
+        said = body[:200].decode(errors="replace")
+    return Visit(at_s, time.monotonic() - started, status, pod, whole, said)
+
+
 class Clients:
     """Asks for completions at a route's host. Use it in an `async with` statement."""
 
@@ -57,20 +77,7 @@ class Clients:
 
     async def ask(self, *, tokens: int = 1, stream: bool = False) -> Visit:
         """One request; every outcome is a value."""
-        at_s, started = time.time(), time.monotonic()
-        status, pod, body = 0, "", b""
-        asked = {"max_tokens": tokens, "stream": stream}
-        try:
-            async with self._session.post(self._url, json=asked, headers=self._headers) as response:
-                status, pod = response.status, response.headers.get(POD_HEADER, "")
-                async for chunk in response.content.iter_any():
-                    body += chunk
-            said, whole = "", not stream or body.endswith(LAST_LINE)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            said, whole = f"{type(error).__name__}: {error}", False
-        if status != 200 and not said:
-            said = body[:200].decode(errors="replace")
-        return Visit(at_s, time.monotonic() - started, status, pod, whole, said)
+        return await visit(self._session, self._url, self._headers, tokens=tokens, stream=stream)
 
     async def ask_many(self, count: int, at_once: int = 16) -> list[Visit]:
         """Short requests, so many at once."""

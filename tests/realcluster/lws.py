@@ -51,7 +51,8 @@ def await_collector(cluster: Cluster) -> None:
     path = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
     template = {"spec": {"containers": [{"name": "none", "image": "none"}]}}
     spec = {"replicas": 0, "leaderWorkerTemplate": {"size": 1, "workerTemplate": template}}
-    name = cluster.create(path, {"metadata": {"generateName": "collected-"}, "spec": spec})["metadata"]["name"]
+    kind = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet"}
+    name = cluster.create(path, {**kind, "metadata": {"generateName": "collected-"}, "spec": spec})["metadata"]["name"]
     cluster.request("DELETE", f"{path}/{name}", {"propagationPolicy": "Foreground"})
     cluster.wait_for(lambda: cluster.request("GET", f"{path}/{name}")[0] == 404, "the garbage collector", 90)
 

@@ -75,6 +75,8 @@ class World:
     selects: dict[str, str] = field(default_factory=dict)
     weight: int = 0
     weight_since: float = 0.0
+    missing: bool = False  # the route was deleted: nobody is sent anywhere by it
+    foreign_route: bool = False  # somebody else applies its rules
     last_request: dict[str, float] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
     uncounted: set[str] = field(default_factory=set)  # revisions whose engine shows nothing of its requests
@@ -121,6 +123,8 @@ class World:
     def traffic(self) -> dict[str, int]:
         """Percent by revision, as a proxy sends it."""
         shares: dict[str, int] = {}
+        if self.routed and self.missing:
+            return {}
         parts = {"llama": 100 - self.weight, "llama-update": self.weight} if self.routed else {"llama": 100}
         for service, percent in parts.items():
             name = self.selects.get(service)
@@ -198,11 +202,18 @@ class World:
             service=self.service("llama"),
             update_service=self.service("llama-update"),
             others=tuple(seen_of(name) for name in sorted(self.things) if name != current),
-            route=ObservedRoute(self.weight, self.now >= self.weight_since) if self.routed else None,
+            route=self.route(),
             holds=tuple(ObservedHold(name, pool, dict(held)) for name, (pool, held) in sorted(self.holds.items())),
             per_replica=self._prices(),
             desired=self.desired,
         )
+
+    def route(self) -> ObservedRoute | None:
+        if not self.routed:
+            return None
+        if self.missing:
+            return ObservedRoute(None, accepted=False, usable=False)
+        return ObservedRoute(self.weight, self.now >= self.weight_since, usable=not self.foreign_route)
 
     def _limited(self, name: str) -> bool:
         """Is anything limited where the revision is, or in any of its pools where it is nowhere yet?"""

@@ -129,6 +129,11 @@ REFUSED = [
         "projects.a.nodePools: value (a list) is out of range; allowed: a list of 1 to 8",
     ),
     ("nodePools: {default: {nodeSelector: {a: b}}}", "nodePools.default: default is every node; allowed: another name"),
+    (
+        "nodePools: {h100: {nodeSelector: {gpu: h100}}}\n"
+        "projects: {a: {namespaces: [x], nodePools: [h100, default], quota: {limits: {h100: {nvidia.com/gpu: 8}}}}}",
+        "projects.a.quota.limits.default: has no nvidia.com/gpu, which is limited in h100; allowed: a number in each",
+    ),
     ("nodePools: {H100: {nodeSelector: {a: b}}}", "nodePools.H100: this name is refused; allowed: lower-case letters"),
     ("nodePools: {h100: {}}", "nodePools.h100.nodeSelector: is missing; allowed: a mapping"),
     ("nodePools: {h100: {nodeSelector: {}}}", "nodePools.h100.nodeSelector: value (a mapping) is out of range"),

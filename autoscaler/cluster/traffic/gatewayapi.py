@@ -77,6 +77,8 @@ class UnusableRoute:
 
     reason: Unusable
     message: str
+    weights: Weights | None = None  # what they are all the same; None: unknown, or there are none
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,15 @@ def observe(address: RuleAddress, route: HTTPRoute | None, installed: bool) -> O
     place = _find(address, route)
     if isinstance(place, UnusableRoute):
         return place
+    waits_for = _waits_for(route)
     if (owner := _applier(route)) is not None:
         return UnusableRoute(
             Unusable.FOREIGN_MANAGER,
             f"{owner} owns .spec.rules of HTTPRoute {address.route} by server-side apply and would undo weights: "
             "let it apply without server-side apply, and ignore the weights",
+            place.weights,
+            not waits_for,
         )
-    waits_for = _waits_for(route)
     return ObservedRoute(
         weights=place.weights,
         accepted=not waits_for,
@@ -135,7 +139,8 @@ def update_percent(weights: Weights) -> int | None:
 def route_of(found: ObservedRoute | UnusableRoute) -> observed.ObservedRoute:
     """The same, as updates look at it."""
     if isinstance(found, UnusableRoute):
-        return observed.ObservedRoute(weight=None, accepted=False)
+        weight = update_percent(found.weights) if found.weights is not None else None
+        return observed.ObservedRoute(weight, found.accepted, usable=False)
     return observed.ObservedRoute(update_percent(found.weights), found.accepted)
 
 

@@ -1,0 +1,167 @@
+"""What all revisions ask of the ledgers and get, and what the ledgers are to say then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from autoscaler.controller import quotas
+from autoscaler.controller.deciding import decide_all
+from autoscaler.controller.quotas import Shares
+from autoscaler.controller.subject import Snapshot, Subject
+from autoscaler.model.decision import Rule, ScalingDecision
+from autoscaler.model.quota import Hold, Ledger
+from autoscaler.model.resources import GPU, ResourceVector
+from autoscaler.model.rollout import RolloutSpec
+from autoscaler.model.workload import WorkloadKey
+from autoscaler.scaling.holds import Change
+from rollouts import commands
+from rollouts.machine import Step
+from rollouts.observed import ObservedHold
+from rollouts.record import Bounds, Rollout
+from rollouts.revision import Revision
+from tests.controller.test_conflicts import KEY, NOW, snapshot, subject
+
+TEAM = ("team", "default")
+TWELVE = {TEAM: {GPU: 12_000}}
+ONE = {GPU: 1000}
+
+
+def of_team(name: str = "chat", replicas: int = 2, created_at: float = 0.0) -> Subject:
+    """Replicas of one GPU, held as they are."""
+    base = subject(name, replicas)
+    holds = (ObservedHold(f"{name}-1", "default", {GPU: 1000 * replicas}),)
+    observed = replace(base.observed, holds=holds, per_replica={f"{name}-1": ONE, f"{name}-2": ONE})
+    return replace(base, spec=replace(base.spec, project="team", created_at=created_at), observed=observed)
+
+
+def with_update(base: Subject, least: int) -> Subject:
+    """Its template and its minimum were changed, and the update is queued."""
+    spec = replace(base.spec, rollout=RolloutSpec(least, 8))
+    newest = Revision("chat-2", "digest", {})
+    rollout = Rollout("chat-2", NOW, NOW + 3600, NOW, size=least)
+    record = replace(base.record, rollout=rollout, update="chat-2", bounds=Bounds(2, 8), bounds_seen=Bounds(least, 8))
+    observed = replace(base.observed, newest=newest, desired=2)
+    return replace(base, spec=spec, record=record, observed=observed)
+
+
+def ledger(*subjects: Subject) -> dict[tuple[str, str], Ledger]:
+    holds = [Hold(str(each.key), hold.revision, hold.vector) for each in subjects for hold in each.observed.holds]
+    return {TEAM: Ledger({GPU: 12_000}, tuple(holds))}
+
+
+def wants(seen: Snapshot, desired: Mapping[str, int]) -> dict[WorkloadKey, ScalingDecision]:
+    found = {}
+    for each in seen.subjects:
+        applied = each.observation.applied or 0
+        count = desired.get(each.key.name, applied)
+        found[each.key] = ScalingDecision(NOW, applied, count, Rule.POLICY, count)
+    return found
+
+
+def shared(seen: Snapshot, desired: Mapping[str, int], limits: Mapping[tuple[str, str], ResourceVector]) -> Shares:
+    return quotas.share(seen, wants(seen, desired), frozenset(), limits, ledger(*seen.subjects))
+
+
+def granted(shares: Shares) -> dict[str, int]:
+    return {key.name: grant.granted for key, grant in shares.grants.items()}
+
+
+def test_growth_goes_by_age_and_in_part() -> None:
+    seen = snapshot(of_team("a", 4, created_at=9.0), of_team("b", 2, created_at=1.0))
+    shares = shared(seen, {"a": 10, "b": 5}, TWELVE)
+    assert granted(shares) == {"a": 7, "b": 5}
+    grant = shares.grants[WorkloadKey("ml", "a")]
+    assert (grant.clipped, grant.short, grant.free) == (True, {GPU: 3000}, {GPU: 0})
+
+
+def test_what_runs_is_never_taken_away_here() -> None:
+    seen = snapshot(of_team("a", 8), of_team("b", 8))
+    assert granted(shared(seen, {}, TWELVE)) == {"a": 8, "b": 8}
+
+
+def test_without_a_limit_everybody_gets_what_is_wanted() -> None:
+    seen = snapshot(of_team("a", 2))
+    assert granted(shared(seen, {"a": 500}, {})) == {"a": 500}
+
+
+def test_an_update_asks_for_its_whole_vector_beside_what_runs() -> None:
+    """3 -> 8 asks for 8, and 7 are free."""
+    both = with_update(of_team(replicas=3), 8), of_team("other", 2)
+    shares = shared(snapshot(*both), {}, TWELVE)
+    verdict = shares.verdicts[KEY]
+    assert (verdict.pool, verdict.short, verdict.free) == (None, {GPU: 1000}, {GPU: 7000})
+    fits = shared(snapshot(with_update(of_team(replicas=3), 8), of_team("other", 1)), {}, TWELVE)
+    assert (fits.verdicts[KEY].pool, fits.verdicts[KEY].replicas) == ("default", 8)
+
+
+def test_pods_of_others_are_taken_off_and_what_is_not_known_is_nobodys() -> None:
+    seen = replace(snapshot(of_team("a", 2)), foreign={TEAM: {GPU: 7000}})
+    assert granted(shared(seen, {"a": 12}, TWELVE)) == {"a": 5}
+    assert granted(shared(replace(seen, foreign={TEAM: None}), {"a": 12}, TWELVE)) == {"a": 2}
+
+
+def test_an_update_is_not_refused_by_what_is_not_known_yet() -> None:
+    seen = replace(snapshot(with_update(of_team(), 8)), foreign={TEAM: None})
+    assert shared(seen, {}, TWELVE).verdicts == {}
+
+
+def test_pods_that_nobody_holds_count_as_well() -> None:
+    """As after the first start of a version with ledgers."""
+    bare = of_team("a", 4)
+    bare = replace(bare, observed=replace(bare.observed, holds=()))
+    seen = replace(snapshot(bare), leftovers={TEAM: (Hold("ml/gone", "gone-1", {GPU: 5000}),)})
+    shares = quotas.share(seen, wants(seen, {"a": 12}), frozenset(), TWELVE, {})
+    assert granted(shares) == {"a": 7}
+    assert shares.used == {TEAM: {GPU: 9000}}
+
+
+def test_what_somebody_else_scales_asks_for_no_update() -> None:
+    seen = snapshot(with_update(of_team(), 8))
+    shares = quotas.share(seen, wants(seen, {}), {KEY}, TWELVE, ledger(*seen.subjects))
+    assert shares.verdicts == {}
+
+
+def test_what_gives_back_is_written_before_what_takes() -> None:
+    seen = snapshot(of_team("a", 2), of_team("b", 4), of_team("c", 1))
+    steps = {
+        WorkloadKey("ml", "a"): Step(seen.subjects[0].record, (commands.Hold("a-1", "default", {GPU: 5000}),)),
+        WorkloadKey("ml", "b"): Step(seen.subjects[1].record, (commands.Hold("b-1", "default", {GPU: 1000}),)),
+        WorkloadKey("ml", "c"): Step(seen.subjects[2].record, (commands.Release("c-1"),)),
+    }
+    grants = shared(seen, {}, TWELVE).grants
+    assert quotas.changes(seen, steps, grants, frozenset()) == [
+        Change("ml/b", "b-1", TEAM, {GPU: 1000}),
+        Change("ml/c", "c-1"),
+        Change("ml/a", "a-1", TEAM, {GPU: 5000}),
+    ]
+    barred = frozenset({WorkloadKey("ml", "a")})
+    assert [each.owner for each in quotas.changes(seen, steps, grants, barred)] == ["ml/b", "ml/c"]
+
+
+class Written:
+    """Of the reservations only what they say."""
+
+    def __init__(self, troubles: dict[tuple[str, str], str]) -> None:
+        self.troubles = troubles
+        self.confirmed: Mapping[tuple[str, str], Ledger] = {}
+
+
+@pytest.mark.parametrize("desired", [2, 5])
+def test_a_ledger_that_cannot_be_written_is_why_nothing_grows(desired: int) -> None:
+    seen = snapshot(of_team("a", 2))
+    grants = shared(seen, {"a": desired}, TWELVE).grants
+    told = quotas.held(seen, grants, Written({TEAM: "QuotaLedger team.default: 503"}), TWELVE)  # type: ignore[arg-type]
+    grant = told[WorkloadKey("ml", "a")]
+    assert grant.granted == 2
+    assert (grant.unheld != "") is (desired > 2)
+
+
+def test_the_demand_of_both_revisions_is_told_where_there_are_two() -> None:
+    still, changing = of_team("a", 2), with_update(of_team("chat", 2), 3)
+    seen = snapshot(still, changing)
+    told = quotas.with_demand(seen, decide_all(seen, {}, {}))
+    assert told.subjects[0] == still
+    assert told.subjects[1].observed.desired == 2

@@ -59,7 +59,8 @@ class Matrix:
     def table(self) -> str:
         """One row per write, one column per kind: ok, FAIL, or - where this run had no such write."""
         kinds = sorted({each.cell.kind for each in self.results}, key=list(Kind).index)
-        by_cell = {(each.cell.scenario.name, each.cell.write, each.cell.kind): each for each in self.results}
+        places = ((each.cell.scenario.name, each) for each in self.results)
+        by_cell = {(name, each.cell.row(self.clean[name]), each.cell.kind): each for name, each in places}
         lines = [f"{'scenario':20}{'write':>5}  {'':62}" + "".join(f"{kind:>13}" for kind in kinds)]
         for name, clean in self.clean.items():
             for number, write in enumerate(("(the user's own)", *clean.writes)):

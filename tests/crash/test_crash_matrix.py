@@ -68,9 +68,9 @@ def telling(scenario: Scenario, clean: Clean) -> Sequence[Cell]:
 
 
 def _cell(scenario: Scenario, clean: Clean, kind: Kind, write: str, which: int) -> Cell:
-    found = [number for number, told in enumerate(clean.writes, start=1) if re.search(write, told)]
+    found = [told for told in clean.writes if re.search(write, told)]
     assert len(found) >= which, f"{scenario.name} has no {write} number {which}: {clean.writes}"
-    return Cell(scenario, found[which - 1], kind)
+    return Cell(scenario, which, kind, like=write)
 
 
 @pytest.mark.timeout(900)  # two minutes were measured on a busy machine

@@ -27,12 +27,7 @@ from autoscaler.model.decision import Observation
 from autoscaler.model.quota import Domain, Ledger
 from autoscaler.model.resources import ResourceVector, add, largest
 from autoscaler.model.signal import Activation, WorkloadSignals
-<<<<<<< HEAD
-from autoscaler.model.workload import Mode, RevisionKey, TargetKey, TargetSpec, WorkloadKey, WorkloadSpec
-=======
 from autoscaler.model.workload import Mode, RevisionKey, TargetKey, TargetSpec, WorkloadSpec
-from autoscaler.signals.targets import PodAddress, ScrapeTarget
->>>>>>> c8c2d188329fe860094f061fbc4bc8edf99d5e0e
 from autoscaler.signals.warmups import WarmUps
 from rollouts import intent, planner, verbs
 from rollouts.observed import Observed, ObservedHold, ObservedRevision

@@ -23,12 +23,8 @@ from autoscaler.controller.revisions import Revisions, SeenRevision, Traffic
 from autoscaler.controller.steps import Fences, fences, step_of
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.rollout import DEFAULT_POOL, RolloutSpec
-<<<<<<< HEAD
 from autoscaler.model.signal import WorkloadSignals
 from autoscaler.model.workload import RevisionKey, TargetKey, WorkloadKey
-=======
-from autoscaler.model.workload import RevisionKey, WorkloadKey
->>>>>>> c8c2d188329fe860094f061fbc4bc8edf99d5e0e
 from autoscaler.simulator import scenario
 from autoscaler.simulator.updates import PER_REPLICA, UPDATE_SUFFIX, ImitatedWorkload, Quota, Stored
 from rollouts import intent

@@ -39,7 +39,7 @@ class Driver:
     ) -> None:
         """`wanted` is asked before each command: on a slow API server a newer decision may want something else.
 
-        `updates` is needed where `Limits.rollout` is set; only then are there commands for it.
+        `updates` is needed where `Limits.rollout` is set; steps of a target have no commands for it.
         """
         self._records = records
         self._revisions = revisions
@@ -78,7 +78,7 @@ class Driver:
 
     async def _update(self, command: Hold | Release | WarmUp | Weigh | DeleteRevision) -> None:
         if self._updates is None:
-            raise RuntimeError(f"updates are not wired: {command}")
+            raise RuntimeError(f"no ports for {command}")
         route = self._updates.route
         match command:
             case Hold(revision, pool, vector):

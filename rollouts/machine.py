@@ -138,7 +138,8 @@ def _driven(seen: Situation, before: Record) -> Step:
     record = _taken_in(seen, before)
     record, waiting = updates.advance(seen, record)
     update = observed.newest.name if observed.newest.name != record.current else None
-    record = replace(record, update=update)
+    if update != record.update:
+        record = replace(record, update=update)
     record, replicas, held = _counted(
         limits, record, observed.of(record.current or ""), _replicas(seen, before, record)
     )
@@ -200,12 +201,18 @@ def _commands(record: Record, observed: Observed, granted: int) -> list[Command]
 
 def _reasons(before: Record, after: Record) -> tuple[Reason, ...]:
     changed = (
-        (before.current != after.current, Reason.REVISION_CREATED),
+        (_is_new(before, after.current), Reason.REVISION_CREATED),
         (after.update is not None and before.update != after.update, Reason.UPDATE_PENDING),
         (before.served_at is None and after.served_at is not None, Reason.REVISION_AVAILABLE),
         (before.phase != after.phase and after.phase is Phase.FAILED, Reason.INITIALIZATION_TIMED_OUT),
     )
     return tuple(reason for happened, reason in changed if happened)
+
+
+def _is_new(before: Record, revision: str | None) -> bool:
+    """Neither an update that takes over nor the one before that comes back is created by that."""
+    known = before.rollout.revision if before.rollout is not None else None
+    return revision not in (before.current, known, before.previous)
 
 
 def _reasons_of_update(before: Record, after: Record) -> tuple[Reason, ...]:

@@ -73,7 +73,7 @@ class ObservedRoute:
     weight: int | None  # percent to the update Service; None: neither gets anything, or our two refs are not in it
     accepted: bool  # every parent has Accepted and ResolvedRefs at the generation that carries this weight
     timely: bool = True  # its time-out of requests is the one that the workload asks for
-    usable: bool = True  # False: it is missing, or not ours to write; a weight that is known is true all the same
+    usable: bool = True  # False: it is missing (then nobody gets anything by it), or not ours to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Limits:
     stopped: bool = False  # wanted at zero by the user: time does not count against it
     epoch: int | None = None  # of the present leader; None: nobody to be fenced off from (a simulated world)
     may_lower: bool = True  # False until every object carries that epoch: a late write may still raise another
-    rollout: RolloutSpec | None = None  # None: updates are not driven, a template edit is only remembered
+    rollout: RolloutSpec | None = None  # None: counts alone, a newer template is only remembered; the daemon sets it
     verb: VerbRequest | None = None  # the annotation, if it can be understood
 
 

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 import yaml
 from typer.core import TyperGroup
 
 from autoscaler.cli.main import app
+from autoscaler.cluster.resources import HTTPRoute
+from autoscaler.cluster.traffic.gatewayapi import ObservedRoute, RuleAddress, Weights, observe
 from autoscaler.model.decision import Observation
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, SignalSpec, WorkloadSignals
 from autoscaler.model.workload import ActivationSpec, ScalingSpec
@@ -51,15 +54,17 @@ UNSET = """kubectl patch iw llama-3-8b -n ml-team --type=merge -p '{"spec":{"rep
 UNINSTALL = "helm uninstall tidegate -n tidegate-system"
 DOCTOR = ".venv/bin/tidegate doctor -n ml-team --service-account tidegate-system/tidegate"
 UPDATING = [
-    "sed -e 's/v0.11.0/v0.12.0/' -e 's/minReplicas: 1/minReplicas: 8/' config/examples/llama-3-8b.yaml > llama-3-8b.yaml",
-    ".venv/bin/tidegate plan -f llama-3-8b.yaml",
-    "kubectl apply -f llama-3-8b.yaml",
+    "sed -e 's/minReplicas: 1/minReplicas: 3/' config/examples/llama-3-8b.yaml | kubectl apply -f -",
+    "sed -e 's/minReplicas: 1/minReplicas: 8/' -e 's/v0.11.0/v0.12.0/' config/examples/llama-3-8b.yaml > new.yaml",
+    ".venv/bin/tidegate plan -f new.yaml",
+    "kubectl apply -f new.yaml",
+    "kubectl get iw llama-3-8b -n ml-team",
     ".venv/bin/tidegate get llama-3-8b -n ml-team -w",
-    "kubectl get iw -n ml-team -o wide",
+    """kubectl patch iw qwen-7b -n ml-team --type=merge -p '{"spec":{"desiredPhase":"Stopped"}}'""",
     ".venv/bin/tidegate status llama-3-8b -n ml-team --timeout 1800",
     ".venv/bin/tidegate history llama-3-8b -n ml-team",
 ]  # run by test_readme_updates.py
-ON_A_CLUSTER = [INSTALL, CREATE, APPLY, GET, SCALE, UNSET, UNINSTALL, DOCTOR]  # in this order, but for the last
+ON_A_CLUSTER = [INSTALL, CREATE, APPLY, GET, SCALE, UNSET, UNINSTALL, DOCTOR]
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -77,8 +82,9 @@ def tidegate(command: str) -> str:
 
 def test_no_command_of_the_readme_goes_unrun() -> None:
     found = commands()
-    assert set(found) == MAKE | OFFLINE | set(ON_A_CLUSTER)
+    assert set(found) == MAKE | OFFLINE | set(ON_A_CLUSTER) | set(UPDATING)
     assert [command for command in found if command in ON_A_CLUSTER] == ON_A_CLUSTER
+    assert [command for command in found if command in UPDATING] == UPDATING
 
 
 def test_every_block_says_what_it_is() -> None:
@@ -112,12 +118,15 @@ def test_the_output_of_the_demo_is_from_a_run() -> None:
 
 
 def test_the_manifests_are_the_shipped_examples() -> None:
-    whole, zero, several, queries, groups, projects = blocks("yaml")
+    whole, _, canary, zero, several, queries, groups, projects = blocks("yaml")
     examples = ROOT / "config" / "examples"
     assert whole == (examples / "llama-3-8b.yaml").read_text()
     for block, name in ((zero, "scale-to-zero.yaml"), (several, "several-signals.yaml")):
         shipped = yaml.safe_load((examples / name).read_text())
         assert yaml.safe_load(block) == {"autoscaling": shipped["spec"]["autoscaling"]}
+    spec = yaml.safe_load((examples / "canary.yaml").read_text())["spec"]
+    shown = yaml.safe_load(canary)
+    assert shown == {"rollout": {"steps": spec["rollout"]["steps"]}, "traffic": spec["traffic"]}
     nodes = yaml.safe_load((examples / "several-nodes.yaml").read_text())["spec"]["serving"]["leaderWorkerSet"]
     shown = yaml.safe_load(groups)["leaderWorkerSet"]
     for part in ("leaderTemplate", "workerTemplate"):
@@ -127,6 +136,18 @@ def test_the_manifests_are_the_shipped_examples() -> None:
     assert yaml.safe_load(queries) == {"queries": with_prometheus["queries"]}
     configuration = yaml.safe_load((examples / "config.yaml").read_text())
     assert yaml.safe_load(projects) == {"projects": configuration["projects"]}
+
+
+def test_the_rule_of_the_route_is_one_that_the_canary_can_use() -> None:
+    """As the adapter reads it: it is found, the current revision has everything, and nobody else writes weights."""
+    spec = yaml.safe_load((ROOT / "config" / "examples" / "canary.yaml").read_text())["spec"]
+    named = spec["traffic"]["httpRoute"]
+    rules = yaml.safe_load(blocks("yaml")[1])["rules"]
+    route = msgspec.convert({"metadata": {"name": named["name"]}, "spec": {"rules": rules}}, HTTPRoute)
+    address = RuleAddress("ml-team", named["name"], named["ruleName"], "llama-3-70b", "llama-3-70b-update")
+    seen = observe(address, route, installed=True)
+    assert isinstance(seen, ObservedRoute), seen
+    assert seen.weights == Weights(100, 0)
 
 
 def test_the_minimum_versions_are_the_checked_ones() -> None:
@@ -264,7 +285,7 @@ def serving(tour: Tour, tmp_path: Path) -> Iterator[None]:
 def test_the_output_of_the_doctor_is_from_a_run() -> None:
     """That run is held to the golden text by tests/e2e/test_doctor.py."""
     golden = (ROOT / "tests" / "e2e" / "data" / "doctor-sick.txt").read_text().replace("NAMESPACE", "ml-team")
-    for part in blocks("text")[2].split("…\n"):
+    for part in blocks("text")[-1].split("…\n"):
         _, found, golden = golden.partition(part)
         assert found, f"the doctor does not print this (any more), in this order:\n{part}"
 

@@ -1,7 +1,6 @@
 """The section "Updates" of README.md on the real control plane: its commands in a shell, its output from this run.
 
-Imitated: pods run nothing, so the test says when one is Ready, and a pod that cannot pull its image is one that never
-gets there. The load of the model servers goes to pods, not through the Service: it ends before the traffic moves.
+Imitated: pods run nothing, so the test says when one of the update is Ready; one that cannot pull its image never is.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ import yaml
 from tests.docs.readme import ROOT, updates_shown
 from tests.docs.test_readme import UPDATING
 from tests.e2e.daemon import Daemon
-from tests.e2e.updating import GPU, set_pod_status, take_gpus
+from tests.e2e.updating import GPU, bounds, set_pod_status
+from tests.e2e.workload import Workload, manifest
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.controlplane import write_kubeconfig
 from tests.realcluster.modelserver import ModelServers
 
 NAME = "llama-3-8b"
 EXAMPLE = Path("config/examples/llama-3-8b.yaml")
-EDIT, PLAN, APPLY, WATCH, TABLE, STATUS, HISTORY = UPDATING
-QUOTA = 12
-LOAD = 18  # requests in flight, for which three replicas are needed
+START, EDIT, PLAN, APPLY, TABLE, WATCH, STOP_OTHER, STATUS, HISTORY = UPDATING
+QUOTA, OTHERS = 12, 2
 NEVER = {"pod-ready.stage.kwok.x-k8s.io/delay": "24h"}
 
 
@@ -59,7 +58,7 @@ class Desk:
         self._directory = directory
         programs = {".venv/bin/tidegate": Path(sys.executable).with_name("tidegate"), "bin/kubectl": _kubectl(cluster)}
         for name, path in programs.items():
-            (directory / name).parent.mkdir(parents=True)
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).symlink_to(path)
         (directory / EXAMPLE).parent.mkdir(parents=True)
         (directory / EXAMPLE).write_text((ROOT / EXAMPLE).read_text().replace("ml-team", team))
@@ -95,16 +94,29 @@ class Desk:
     def printed(self) -> Path:
         return self._directory / "printed"
 
-    def watched(self, parts: str) -> bool:
-        return parts in self.printed.read_text()
+    def wait_watched(self, *parts: str) -> None:
+        """Until one picture of the watch has all of this."""
+        self.cluster.wait_for(lambda: self._watched(parts), f"a picture with {parts}", 60)
 
-    def never_ready(self, **rollout: int) -> None:
+    def _watched(self, parts: tuple[str, ...]) -> bool:
+        return any(all(part in each for part in parts) for each in self.printed.read_text().split("Name: "))
+
+    def never_ready(self, **rollout: Any) -> None:
         """In the edited file: pods that do not get ready by themselves."""
-        path = self._directory / "llama-3-8b.yaml"
+        path = self._directory / "new.yaml"
         body = yaml.safe_load(path.read_text())
         body["spec"]["serving"]["deployment"]["template"]["metadata"] = {"annotations": NEVER}
         body["spec"]["rollout"] = rollout
         path.write_text(yaml.safe_dump(body))
+
+    def patch(self, **rollout: Any) -> None:
+        body = {"spec": {"rollout": rollout}}
+        status, answer = self.cluster.request("PATCH", self._path, body, content_type="application/merge-patch+json")
+        assert status == 200, answer
+
+    @property
+    def _path(self) -> str:
+        return f"/apis/tidegate.dev/v1alpha1/namespaces/{self.team}/inferenceworkloads/{NAME}"
 
     def pods(self, update: bool) -> list[dict[str, Any]]:
         path = f"/api/v1/namespaces/{self.team}/pods?labelSelector=tidegate.dev/workload={NAME}"
@@ -112,12 +124,11 @@ class Desk:
         return [each for each in found if (each["metadata"].get("annotations") == NEVER) is update]
 
     def start(self) -> None:
-        """Three replicas serve."""
-        self.run(f"kubectl apply -f {EXAMPLE}")
-        self.servers.set_load(self.team, NAME, concurrency=LOAD, slots=100)
-        path = f"/apis/tidegate.dev/v1alpha1/namespaces/{self.team}/inferenceworkloads/{NAME}"
+        """Three replicas serve, and another workload has two GPUs."""
+        Workload(self.cluster, self.team, manifest("qwen-7b", bounds(OTHERS))).wait_ready(OTHERS)
+        self.run(START)
         self.cluster.wait_for(
-            lambda: self.cluster.get(path).get("status", {}).get("counts", {}).get("ready") == 3, "3 replicas", 60
+            lambda: self.cluster.get(self._path).get("status", {}).get("counts", {}).get("ready") == 3, "3 replicas", 60
         )
 
 
@@ -143,42 +154,40 @@ def desk(cluster: Cluster, tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_an_update_goes_as_the_readme_shows(desk: Desk) -> None:
+    plan_shown, table_shown, watch_shown, end_shown, _ = updates_shown()
     desk.start()
-    take_gpus(desk.cluster, desk.team, "notebook", 2)
     desk.run(EDIT)
-    desk.never_ready()
-    desk.cluster.wait_for(lambda: "7 of" in desk.run(PLAN, status=3), "the notebook to be counted")
-    plan = desk.run(PLAN, status=3)
+    desk.never_ready(drain={"quietSeconds": 3600, "timeoutSeconds": 3600})  # until it was seen
+    find(plan_shown, desk.run(PLAN, status=3))
     watch = desk.begin(WATCH)
     try:
         desk.run(APPLY)
-        desk.cluster.wait_for(lambda: desk.watched("1 GPU short"), "the update to be queued")
-        table = desk.run(TABLE)
+        desk.wait_watched("1 GPU short")
+        desk.cluster.wait_for(lambda: masked(desk.run(TABLE)) == masked(table_shown), "the table as it is shown")
         assert not desk.pods(update=True)
-        desk.cluster.request("DELETE", f"/api/v1/namespaces/{desk.team}/pods/notebook")
-        desk.cluster.wait_for(lambda: desk.watched("0 of 8 ready"), "the update to start")
+        desk.run(STOP_OTHER)
+        desk.wait_watched("starting: 0 of 8 replicas", "0 of 8 ready", ": 1 of 12 GPUs free", "├── ◌ Starting")
         desk.cluster.wait_for(lambda: all(each["status"].get("podIP") for each in desk.pods(update=True)), "addresses")
-        desk.servers.set_load(desk.team, NAME)
         for pod in desk.pods(update=True):
             ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
             set_pod_status(desk.cluster, pod, ready)
+        desk.wait_watched("0 % of traffic  3 of 3 ready", "100 % of traffic  8 of 8 ready")
+        desk.patch(drain=None)
         status = desk.run(STATUS)
     finally:
         watch.terminate()
         watch.wait(30)
-        print(desk.printed.read_text())
-    history = desk.run(HISTORY)
-    return
-    for shown, printed in zip(updates_shown(), (plan, table, desk.printed.read_text(), status, history)):
-        find(shown, printed)
+        print(watched := desk.printed.read_text().replace(desk.team, "ml-team"))
+    find(watch_shown, watched)
+    desk.cluster.wait_for(lambda: "Stored" in desk.run(HISTORY), "the old revision to be gone")
+    find(end_shown, status + desk.run(HISTORY))
 
 
 def test_an_update_that_does_not_come_up_ends_as_the_readme_shows(desk: Desk) -> None:
     desk.start()
+    desk.run(STOP_OTHER)
     desk.run(EDIT)
     desk.never_ready(progressDeadlineSeconds=5)
     desk.run(APPLY)
     status = desk.run(STATUS, status=3)
-    desk.run(f".venv/bin/tidegate get {NAME} -n ml-team")
-    return
     find(updates_shown()[-1], status)

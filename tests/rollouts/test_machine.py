@@ -264,5 +264,5 @@ def test_the_record_is_saved_before_anything_is_done() -> None:
 def test_commands_of_updates_need_their_ports() -> None:
     world = World()
     todo = Step(world.record, (Weigh(10, 0),))
-    with pytest.raises(RuntimeError, match="updates are not wired"):
+    with pytest.raises(RuntimeError, match="no ports for"):
         asyncio.run(Driver(world, world, world, lambda _: True).run(world.record, todo))

@@ -311,7 +311,6 @@ def test_the_reasons_tell_the_story_in_order() -> None:
         Reason.UPDATE_STARTED,
         Reason.UPDATE_SHIFTING,
         Reason.UPDATE_DRAINING,
-        Reason.REVISION_CREATED,
         Reason.UPDATE_COMPLETED,
     ]
 

@@ -23,7 +23,7 @@ from autoscaler.cluster.fencing import Tenure
 from autoscaler.cluster.status import StatusWriter
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.workqueue import WorkQueue
-from autoscaler.controller import quotas, reporting, snapshot, updates
+from autoscaler.controller import attention, quotas, reporting, snapshot, updates
 from autoscaler.controller.backoff import BackOff, trouble_of
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.deciding import Decided, Memory, decide_all
@@ -188,9 +188,9 @@ class Cycle:
             self._clock(),
             self._warm_ups,
         )
-        self._signals.set_targets(snapshot.scrape_targets(seen, self._resolver.operator.republish))
-        self._warm_ups.forget_all_but(snapshot.updates(seen))
-        self._store.watch_closely(snapshot.busy(seen))
+        self._signals.set_targets(attention.scrape_targets(seen, self._resolver.operator.republish))
+        self._warm_ups.forget_all_but(attention.updates(seen))
+        self._store.watch_closely(attention.busy(seen))
         self._recall.look(seen)
         return seen
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from autoscaler.controller.snapshot import scrape_targets
+from autoscaler.controller.attention import scrape_targets
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.workload import ScalingSpec, TargetKey, WorkloadKey
 from autoscaler.scaling.policy import PolicyState

@@ -28,7 +28,6 @@ from autoscaler.model.quota import Domain, Hold, Ledger
 from autoscaler.model.resources import ResourceVector, add, largest
 from autoscaler.model.signal import Activation, WorkloadSignals
 from autoscaler.model.workload import Mode, RevisionKey, TargetKey, TargetSpec, WorkloadKey, WorkloadSpec
-from autoscaler.signals.targets import PodAddress, ScrapeTarget
 from autoscaler.signals.warmups import WarmUps
 from rollouts import intent, planner, verbs
 from rollouts.observed import Observed, ObservedHold, ObservedRevision
@@ -348,60 +347,3 @@ def _applied(spec: WorkloadSpec, record: Record, observed: int | None) -> int | 
         return observed if record.replicas is None else record.replicas
     held = spec.mode is Mode.PAUSED or spec.scaling.manual_replicas is not None
     return record.replicas if held or record.phase is Phase.FAILED else max(record.replicas, observed)
-
-
-def scrape_targets(snapshot: Snapshot, republish: bool) -> dict[TargetKey, ScrapeTarget]:
-    """The pods to scrape: those that serve, where a signal, an update, or what is republished needs them."""
-    targets: dict[TargetKey, ScrapeTarget] = {}
-    for subject in snapshot.subjects:
-        spec, current = subject.spec, subject.observed.current
-        if subject.pods and (spec.scaling.signals or republish or subject.updating):
-            name = current.name if current else ""
-            targets[subject.key] = _target(spec, subject.pods, republish, name, subject.updating)
-        if not subject.updating:
-            continue
-        for name, each in subject.revisions.seen.items():
-            if each.pods and current is not None and name != current.name:
-                targets[RevisionKey(subject.key, name)] = _target(subject.specs[name], each.pods, False, name, True)
-    return targets
-
-
-def updates(snapshot: Snapshot) -> frozenset[RevisionKey]:
-    """The updates that there are."""
-    return frozenset(
-        RevisionKey(each.key, each.record.rollout.revision)
-        for each in snapshot.subjects
-        if each.record.rollout is not None
-    )
-
-
-def busy(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
-    """Namespace, and name of workload, Service or route, of all that an update waits for."""
-    names = (
-        (each.key.namespace, name)
-        for each in snapshot.subjects
-        if each.changing
-        for name in (
-            each.key.name,
-            each.traffic.service.name,
-            each.traffic.update_service.name,
-            each.spec.route.name if each.spec.route is not None else each.key.name,
-        )
-    )
-    return frozenset(names)
-
-
-def _target(
-    spec: WorkloadSpec, pods: tuple[PodAddress, ...], republish: bool, revision: str, counters: bool
-) -> ScrapeTarget:
-    serving, signals = spec.serving, spec.scaling.signals
-    return ScrapeTarget(
-        serving.metrics_port,
-        serving.metrics_path,
-        serving.engine,
-        signals,
-        pods,
-        republish,
-        revision,
-        counters=counters,
-    )

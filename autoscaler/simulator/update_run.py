@@ -23,7 +23,7 @@ from autoscaler.controller.revisions import Revisions, SeenRevision, Traffic
 from autoscaler.controller.steps import Fences, fences, step_of
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.rollout import DEFAULT_POOL, RolloutSpec
-from autoscaler.model.workload import RevisionKey, WorkloadKey, WorkloadSpec
+from autoscaler.model.workload import RevisionKey, WorkloadKey
 from autoscaler.simulator import scenario
 from autoscaler.simulator.updates import PER_REPLICA, UPDATE_SUFFIX, ImitatedWorkload, Quota, Stored
 from rollouts import intent

@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . && \
 	  touch $(STAMP) && echo "env: ready after $$(( $$(date +%s) - start )) s"
 
-demo: env  ## the decisions in a minute: two models, 12 GPUs, no cluster
+demo: env  ## the decisions and two updates in a minute: 12 GPUs, no cluster
 	@$(BIN)/tidegate demo
 
 test: check  ## everything, on a real control plane (first run builds it: about 15 min on two cores)
@@ -48,7 +48,7 @@ cluster: env  ## leave a real control plane running; prints its kubeconfig and w
 cluster-stop: env  ## end what `make cluster` left running
 	@$(BIN)/python -m tests.realcluster.serve --stop
 
-crash-matrix: env  ## kill -9 the daemon around every write of every scenario (about 5 min)
+crash-matrix: env  ## kill -9 the daemon around every write of every scenario, updates too (about an hour)
 	@$(BIN)/python -m tests.crash.matrix
 
 fault-matrix: env  ## every fault of the metrics x every signal x both sources (about 10 min)

@@ -73,11 +73,10 @@ def selected_by_update(seen: Situation, record: Record) -> str:
     if rollout is not None and phase in (Phase.WARMING, Phase.SHIFTING, Phase.DRAINING):
         early = phase is Phase.WARMING and weighted  # what it would get now is nobody's doing
         return there if early else rollout.revision
-    if there in (NO_REVISION, record.current):
-        return there if weighted else NO_REVISION
+    if there == record.current:
+        return there if weighted or not observed.route.usable else NO_REVISION  # a route may come back as it was
     leaving = record.leaves(there)
-    busy = gates.unweighted(observed) is not None or (leaving is not None and not leaving.deletable)
-    return there if busy else NO_REVISION
+    return there if weighted or (leaving is not None and not leaving.deletable) else NO_REVISION
 
 
 def _contents(seen: Situation, record: Record) -> Iterator[Command]:

@@ -67,14 +67,6 @@ def accepted(observed: Observed, weight: int) -> Shut:
     return f"the route has not accepted {weight} % for the update yet"
 
 
-def unweighted(observed: Observed) -> Shut:
-    """Nobody reaches the update Service by the route. Where nothing is known of the route, the pods know it."""
-    route = observed.route
-    if route is None or (route.weight is None and not route.usable):
-        return None
-    return accepted(observed, 0)
-
-
 def counters_agree(rollout: Rollout, update: ObservedRevision, current: ObservedRevision, now: float) -> Shut:
     """The pods saw what the route says: the update had a request since the weight was accepted, or nobody had one.
 
@@ -145,7 +137,8 @@ def idle(seen: Situation, leaving: Leaving) -> Shut:
     observed = seen.observed
     if observed.service.selects == leaving.revision:
         return f"Service {observed.service.name} still leads to {leaving.revision}"
-    if observed.update_service.selects == leaving.revision and (shut := unweighted(observed)) is not None:
+    weighted = observed.update_service.selects == leaving.revision and observed.route is not None
+    if weighted and (shut := accepted(observed, 0)) is not None:
         return shut
     if leaving.deadline_at is not None and seen.now >= leaving.deadline_at:
         return None

@@ -138,7 +138,8 @@ def _driven(seen: Situation, before: Record) -> Step:
     record = _taken_in(seen, before)
     record, waiting = updates.advance(seen, record)
     update = observed.newest.name if observed.newest.name != record.current else None
-    record = replace(record, update=update)
+    if update != record.update:
+        record = replace(record, update=update)
     record, replicas, held = _counted(
         limits, record, observed.of(record.current or ""), _replicas(seen, before, record)
     )

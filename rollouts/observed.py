@@ -73,7 +73,7 @@ class ObservedRoute:
     weight: int | None  # percent to the update Service; None: neither gets anything, or our two refs are not in it
     accepted: bool  # every parent has Accepted and ResolvedRefs at the generation that carries this weight
     timely: bool = True  # its time-out of requests is the one that the workload asks for
-    usable: bool = True  # False: it is missing, or not ours to write; a weight that is known is true all the same
+    usable: bool = True  # False: it is missing (then nobody gets anything by it), or not ours to write
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another seed is another day.")] = 7,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live picture.")] = False,
 ) -> None:
-    """Watch the decisions for two models on twelve simulated GPUs. Needs no cluster."""
+    """Watch the decisions for two models on twelve simulated GPUs, and two updates. Needs no cluster."""
     from autoscaler.cli.demo import demo as run_demo
 
     run_demo(seed, plain)

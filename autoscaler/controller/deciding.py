@@ -68,7 +68,9 @@ def decide_all(seen: Snapshot, before: Mapping[WorkloadKey, Memory], recalled: R
 def _of_revision(known: Memory, subject: Subject) -> Memory:
     """The windows of an update that is current now are the current ones."""
     current = subject.record.current or ""
-    if known.revision == current or not known.revision:
+    if known.revision == current:
+        return known
+    if not known.revision:
         return replace(known, revision=current)
     inherited = known.coming[1] if known.coming is not None and known.coming[0] == current else ScalingState()
     return replace(known, scaling=inherited, revision=current, coming=None)

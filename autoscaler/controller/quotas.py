@@ -182,6 +182,8 @@ def _asker(subject: Subject) -> Asker:
 
 
 def _update(subject: Subject, wanted: int, now: float) -> Ask | None:
+    if not subject.changing:
+        return None
     limits = limits_of(subject)
     return machine.ask(limits, subject.record, subject.observed, wanted, now, _asker(subject))
 

@@ -175,7 +175,7 @@ def _workload_report(
         error=trouble.message if trouble else None,
         measures=_measures(subject) if operator.republish else {},
         updating=updates.summary(subject, outcome.before, record, update),
-        revisions=updates.status(subject, record, update, operator.limits, known.used),
+        revisions=updates.status(subject, record, update, operator.limits),
         service_port=subject.traffic.port,
     )
     found_events = events(before, report, reason_text(decision))

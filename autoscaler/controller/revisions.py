@@ -131,12 +131,18 @@ def counted(
 ) -> Revisions:
     """With what the pods' own request counters say. `current` is read under the workload's own key."""
 
-    def with_counts(name: str, each: SeenRevision) -> SeenRevision:
-        signals = readings.get(spec.key if name == current else RevisionKey(spec.key, name))
-        counts = signals.requests if signals is not None else None
-        return replace(each, observed=_with(each.observed, counts)) if counts is not None else each
-
-    return replace(revisions, seen={name: with_counts(name, each) for name, each in revisions.seen.items()})
+    counts = {
+        name: signals.requests
+        for name in revisions.seen
+        if (signals := readings.get(spec.key if name == current else RevisionKey(spec.key, name))) is not None
+    }
+    if not any(counts.values()):
+        return revisions  # nobody counts while there is no update
+    seen = {
+        name: replace(each, observed=_with(each.observed, found)) if (found := counts.get(name)) is not None else each
+        for name, each in revisions.seen.items()
+    }
+    return replace(revisions, seen=seen)
 
 
 def _with(seen: ObservedRevision, counts: RequestCounts) -> ObservedRevision:

@@ -9,8 +9,7 @@ from typing import Final
 import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL, Pod, TargetPod
-from autoscaler.cluster.scalable import is_live
+from autoscaler.cluster.resources import Pod, TargetPod
 from autoscaler.cluster.scalers import by_target
 from autoscaler.cluster.status import record_of
 from autoscaler.cluster.store import Store
@@ -18,16 +17,17 @@ from autoscaler.cluster.targets import SeenTarget, Unseen
 from autoscaler.controller import revisions
 from autoscaler.controller.foreign import foreign
 from autoscaler.controller.kinds import kind_of, shape_of
+from autoscaler.controller.leftovers import Holds, leftovers
 from autoscaler.controller.ports import Activations, Signals
 from autoscaler.controller.revisions import Revisions
 from autoscaler.controller.rivals import claims_of, rival_of
-from autoscaler.controller.specs import DEFAULT_POOL, Resolver, Unresolved, demand_of_pods, project_of
+from autoscaler.controller.specs import Resolver, Unresolved
 from autoscaler.controller.subject import NO_SERVICE, Coming, Snapshot, Subject, key_of
 from autoscaler.model.decision import Observation
-from autoscaler.model.quota import Domain, Hold, Ledger
+from autoscaler.model.quota import Domain, Ledger
 from autoscaler.model.resources import ResourceVector, add, largest
 from autoscaler.model.signal import Activation, WorkloadSignals
-from autoscaler.model.workload import Mode, RevisionKey, TargetKey, TargetSpec, WorkloadKey, WorkloadSpec
+from autoscaler.model.workload import Mode, RevisionKey, TargetKey, TargetSpec, WorkloadSpec
 from autoscaler.signals.warmups import WarmUps
 from rollouts import intent, planner, verbs
 from rollouts.observed import Observed, ObservedHold, ObservedRevision
@@ -91,9 +91,9 @@ def take(
     others = foreign(store, resolver.operator, list(counted))
     store.targets.keep(named)
     resolver.forget_all_but({workload.metadata.uid for workload in store.workloads.every()})
-    leftovers = _leftovers(store, subjects, pods, holds, resolver)
+    left = leftovers(store, subjects, pods, holds, resolver)
     patience_s = 3 * signals.effective_period_s + 2.0
-    return Snapshot(now, tuple(subjects), tuple(unresolved), patience_s, leftovers, others)
+    return Snapshot(now, tuple(subjects), tuple(unresolved), patience_s, left, others)
 
 
 def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
@@ -103,9 +103,6 @@ def crashed(workload: InferenceWorkload, error: Exception) -> Unresolved:
     return Unresolved("ScalingActive", "InternalError", message)
 
 
-Holds = Mapping[tuple[str, str], tuple[ObservedHold, ...]]  # by project and owner
-
-
 def _holds(ledgers: Ledgers) -> Holds:
     found: dict[tuple[str, str], tuple[ObservedHold, ...]] = {}
     for (project, pool), ledger in ledgers.items():
@@ -113,39 +110,6 @@ def _holds(ledgers: Ledgers) -> Holds:
             key = (project, hold.owner)
             found[key] = (*found.get(key, ()), ObservedHold(hold.revision, pool, hold.vector))
     return found
-
-
-def _leftovers(
-    store: Store,
-    subjects: Sequence[Subject],
-    pods: Mapping[tuple[str, str], Sequence[Pod]],
-    holds: Holds,
-    resolver: Resolver,
-) -> dict[Domain, tuple[Hold, ...]]:
-    """What pods of ours hold whose workload is gone, is being deleted, or cannot be resolved.
-
-    The garbage collector may take the stored revision before the last pod ends: then the ledger is the only witness of
-    what that pod has, and all of the hold stays.
-    """
-    counted = {(subject.key.namespace, name) for subject in subjects for name in subject.revisions.seen}
-    held: dict[Domain, tuple[Hold, ...]] = {}
-    for (namespace, revision), group in pods.items():
-        live = [pod for pod in group if is_live(pod)]
-        if (namespace, revision) in counted or not live:
-            continue
-        owner = str(WorkloadKey(namespace, (live[0].metadata.labels or {}).get(WORKLOAD_LABEL, "")))
-        project = project_of(namespace, resolver.operator)
-        there = next((hold for hold in holds.get((project, owner), ()) if hold.revision == revision), None)
-        if (stored := store.revisions.find(namespace, revision)) is not None:
-            leaders = sum(1 for pod in live if REVISION_LABEL in (pod.metadata.labels or {}))
-            demand = demand_of_pods(stored.data or {}, leaders, len(live) - leaders)
-        elif there is not None:
-            demand = there.vector
-        else:
-            continue
-        domain = (project, there.pool if there else DEFAULT_POOL)
-        held[domain] = (*held.get(domain, ()), Hold(owner, revision, demand))
-    return held
 
 
 def _subject(

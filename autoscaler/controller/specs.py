@@ -330,6 +330,14 @@ def demand_of_pods(identity: Mapping[str, Any], leaders: int, workers: int) -> R
     return add(times(leader, leaders), times(worker, workers))
 
 
+def demand_of_replicas(identity: Mapping[str, Any], replicas: int) -> ResourceVector:
+    """What so many replicas of a revision are charged; nothing where its content cannot be read."""
+    try:
+        return times(_demand(msgspec.convert(identity, Serving)), replicas)
+    except (ValueError, _Wrong):
+        return {}
+
+
 def of_revision(spec: WorkloadSpec, identity: Mapping[str, Any], default: Serving | None) -> WorkloadSpec:
     """The spec with what is served by that content; as it is where the content cannot be read."""
     try:

@@ -52,7 +52,9 @@ def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
 
 def limits_of(subject: Subject, fence: Fences | None = None) -> Limits:
     """The workload's numbers. `fence` None: for what is only asked."""
-    spec = subject.spec
+    spec, rollout = subject.spec, subject.spec.rollout
+    if spec.mode is Mode.PAUSED and not rollout.paused:
+        rollout = replace(rollout, paused=True)
     # what became ready while the API server was away is not too late for its time-out, nor proof that less will do
     timeout_s = spec.initialization_timeout_s if subject.follows else None
     return Limits(
@@ -61,7 +63,7 @@ def limits_of(subject: Subject, fence: Fences | None = None) -> Limits:
         stopped=spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0,
         epoch=fence.epoch if fence is not None else None,
         may_lower=fence is None or (fence.unstamped == 0 and subject.follows),
-        rollout=replace(spec.rollout, paused=spec.rollout.paused or spec.mode is Mode.PAUSED),
+        rollout=rollout,
         verb=subject.verb,
     )
 

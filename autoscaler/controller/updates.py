@@ -207,10 +207,8 @@ def status(
     record: Record,
     told: str | None,
     limits: Mapping[Domain, ResourceVector],
-    used: Mapping[Domain, ResourceVector],
 ) -> dict[str, Any]:
-    """Fields of the status that tell of all revisions. None clears a field. `used`: of the limits, by all revisions and
-    by others."""
+    """Fields of the status that tell of all revisions. None clears a field."""
     if subject.spec.target is not None:
         return {}
     at = deadline(record)
@@ -220,7 +218,7 @@ def status(
         "rolloutDeadlineAt": instant(at) if at is not None else None,
         "traffic": [{"revisionName": name, "percent": percent} for name, percent in sorted(shares.items()) if percent],
         "revisions": [_revision(subject, record, each, shares.get(each, 0)) for each in _names(subject, record)],
-        "quota": _quota(subject, record, limits, used),
+        "quota": _quota(subject, record, limits),
     }
 
 
@@ -262,20 +260,17 @@ def _revision(subject: Subject, record: Record, name: str, percent: int) -> dict
     }
 
 
-def _quota(
-    subject: Subject, record: Record, limits: Mapping[Domain, ResourceVector], used: Mapping[Domain, ResourceVector]
-) -> dict[str, Any]:
-    """Of the pool that the update waits for or has, else the current revision's. Absent is unlimited, or nothing
-    asked."""
+def _quota(subject: Subject, record: Record, limits: Mapping[Domain, ResourceVector]) -> dict[str, Any]:
+    """Of the pool that the update waits for or has, else the current revision's. What is free is told while an update
+    asks for it: at other times a number that is written every 30 s would be believed."""
     spec, verdict = subject.spec, subject.observed.verdict
     pool = (record.rollout.pool if record.rollout is not None else None) or record.pool or spec.node_pool
-    domain = (spec.project, pool)
-    limit = limits.get(domain, EMPTY).get(GPU)
-    asks = verdict is not None and planner.runs(record.rollout) is None
+    limit = limits.get((spec.project, pool), EMPTY).get(GPU)
+    asks = verdict is not None and planner.runs(record.rollout) is None and limit is not None
     return {
         "project": spec.project,
         "nodePool": pool,
         "gpusLimit": limit,
-        "gpusFree": max(0, limit - used.get(domain, EMPTY).get(GPU, 0)) if limit is not None else None,
-        "gpusShort": verdict.short.get(GPU, 0) if verdict is not None and asks and limit is not None else None,
+        "gpusFree": max(0, verdict.free.get(GPU, 0)) if verdict is not None and asks else None,
+        "gpusShort": verdict.short.get(GPU, 0) if verdict is not None and asks else None,
     }

@@ -15,6 +15,12 @@ from autoscaler.simulator.scenario import Model, Scenario
 from autoscaler.simulator.story import Event, clock
 
 PEAK_SHARE: Final = 0.999
+NEXT: Final = (
+    "Next",
+    "  tidegate validate config/examples/llama-3-8b.yaml   check a workload offline",
+    "  make test                         everything, against a real control plane",
+    "  README.md, Quick start            install it with Helm",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ def event_line(event: Event) -> str:
 
 
 def closing(scenario: Scenario, found: Comparison) -> list[str]:
-    """The results, their definitions, and what to type next."""
+    """The results and their definitions."""
     requests = sum(each.arrived for each in found.tidegate.outcomes)
     return [
         f"Measured in this run: {requests:,} requests. SLO: at most {scenario.slo_wait_s:g} s of waiting for a slot",
@@ -131,11 +137,6 @@ def closing(scenario: Scenario, found: Comparison) -> list[str]:
         "All start with replicas that serve; Tidegate with what the first minute needs.",
         "GPU-hours count starting and draining replicas, too. Who still waits at the",
         "end has missed the SLO.",
-        "",
-        "Next",
-        "  tidegate validate config/examples/llama-3-8b.yaml   check a workload offline",
-        "  make test                         everything, against a real control plane",
-        "  README.md, Quick start            install it with Helm",
     ]
 
 

@@ -38,7 +38,7 @@ from rollouts.revision import digest_of, identify, identity_of
 
 EPOCH: Final = 1  # of the one leader that there is
 ORIGIN: Final = 1000.0  # the first second that is shown, as the daemon's clock has it
-BEFORE_S: Final = 180  # both models come up and serve, and their windows fill, before that
+BEFORE_S: Final = 300  # both models come up and serve, and their windows fill, before that
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class Edit:
     least: int
     most: int
     works: bool = True  # False: its pods never become ready
+
+    @property
+    def bounds(self) -> str:
+        """ "3..8"."""
+        return f"{self.least}..{self.most}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class UpdateModel:
 class UpdateScenario:
     models: tuple[UpdateModel, ...]
     gpus: int = 12
-    duration_s: int = 345
+    duration_s: int = 340
     start_s: float = 60.0  # of a pod, the median
     progress_deadline_s: float = 120.0
     seed: int = 0
@@ -81,8 +86,8 @@ class UpdateScenario:
 
 def demo(seed: int) -> UpdateScenario:
     """A model of 3 replicas shall have 8 while its neighbour needs 2, and then only 1; then comes a broken image."""
-    edits = Edit(0, "chat:1", 3, 8), Edit(10, "chat:2", 8, 8), Edit(210, "chat:3-broken", 3, 8, works=False)
-    chat = UpdateModel("chat-8b", edits, (Load(0, 4.3),))
+    edits = Edit(0, "chat:1", 3, 8), Edit(10, "chat:2", 8, 8), Edit(210, "chat:3-broken", 3, 3, works=False)
+    chat = UpdateModel("chat-8b", edits, (Load(0, 4.0),))
     embed = UpdateModel("embed", (Edit(0, "embed:1", 1, 4),), (Load(0, 2.4), Load(30, 0.8)))
     return UpdateScenario((chat, embed), seed=seed)
 
@@ -190,12 +195,14 @@ class UpdateSimulation:
     def _happen(self, model: _Model, at_s: int) -> None:
         """What people do, and what the load does."""
         plan, workload = model.plan, model.workload
+        if at_s == 0:
+            workload.requests = workload.unanswered = 0
         for before, edit in pairwise(plan.edits):
             if edit.at_s == at_s:
                 served = workload.answers()
                 model.apply(edit)
                 self.outcomes.append(UpdateOutcome(plan.name, model.newest.name, ORIGIN + at_s, served))
-                text = f"image {before.image} -> {edit.image}, minReplicas {before.least} -> {edit.least}"
+                text = f"image {before.image} -> {edit.image}, replicas {before.bounds} -> {edit.bounds}"
                 self._told.append(Told(at_s, plan.name, "edit", text))
         for load, other in pairwise(plan.loads):
             if other.at_s == at_s:
@@ -294,10 +301,10 @@ class _Model:
             per_replica=dict.fromkeys(names, PER_REPLICA),
         )
         own = snapshot.bounded_by(self._spec, record)
-        readings = {RevisionKey(key, name): workload.signals(name) for name in names}
-        pages: dict[TargetKey, WorkloadSignals] = {
-            each: signals for each, signals in readings.items() if signals is not None
-        }
+        pages: dict[TargetKey, WorkloadSignals] = {}
+        for name in names:
+            if (signals := workload.signals(name)) is not None:
+                pages[RevisionKey(key, name)] = signals
         specs = dict.fromkeys(names, self._spec)
         seen = there.of(current).observed
         return Subject(
@@ -307,7 +314,7 @@ class _Model:
             stored,
             record,
             observed,
-            snapshot.observation_of(own, record, seen, readings[RevisionKey(key, current)], None),
+            snapshot.observation_of(own, record, seen, pages.get(RevisionKey(key, current)), None),
             (),
             revisions=there,
             traffic=traffic,

@@ -333,7 +333,15 @@ def test_the_update_s_share_is_none_or_all_only_where_it_is(weights: tuple[int, 
 
 def test_what_cannot_be_used_has_no_weight() -> None:
     found = observe(ADDRESS, route(OTHER), installed=True)
-    assert route_of(found) == observed.ObservedRoute(None, accepted=False, usable=False)
+    assert route_of(found) == observed.ObservedRoute(0, accepted=True, usable=False), "nobody is sent to the update"
+    renamed = observe(ADDRESS, route({**serving(70, 30), "name": "other"}), installed=True)
+    assert route_of(renamed) == observed.ObservedRoute(None, accepted=False, usable=False), "somebody may be"
+
+
+def test_a_route_that_does_not_exist_sends_nobody() -> None:
+    for installed in (True, False):
+        found = route_of(observe(ADDRESS, None, installed))
+        assert found == observed.ObservedRoute(0, accepted=True, usable=False)
 
 
 def test_weights_that_are_somebody_else_s_are_known_all_the_same() -> None:

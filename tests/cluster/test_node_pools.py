@@ -136,10 +136,18 @@ def revisions(api: Any, made: InferenceWorkload, pool: str, kind: Kind = deploym
     )
 
 
+def tolerating(taint: str, content: Any) -> Any:
+    """The same, with every pod of it let onto nodes with that taint."""
+    if not isinstance(content, dict):
+        return content
+    found = {key: tolerating(taint, value) for key, value in content.items()}
+    return {**found, "tolerations": [{"key": taint, "operator": "Exists"}]} if "containers" in content else found
+
+
 @KINDS
 async def test_the_scheduler_places_a_revision_in_its_pool_alone(lws: Cluster, namespace: str, kind: Kind) -> None:
     """No node has both labels until one is made."""
-    made = workload(kind, content(kind, None), namespace)
+    made = workload(kind, tolerating(namespace, content(kind, None)), namespace)
     count, node = 2 if kind is deployment.KIND else 4, f"{namespace}-n"
     client = await connect(lws.kubeconfig)
     try:
@@ -157,7 +165,7 @@ async def test_the_scheduler_places_a_revision_in_its_pool_alone(lws: Cluster, n
 
     await asyncio.to_thread(lws.wait_for, lambda: len(pods()) >= 2 and unplaced(), "pods for which no node is there")
     try:
-        await asyncio.to_thread(lws.add_gpu_node, node, labels=H100)
+        await asyncio.to_thread(lws.add_gpu_node, node, labels=H100, taint=namespace)
         places = [node] * count
         await asyncio.to_thread(
             lws.wait_for,

@@ -79,7 +79,7 @@ def node(cluster: Cluster, namespace: str) -> Iterator[Callable[..., str]]:
 
     def make(name: str, **labels: str) -> str:
         made.append(f"{namespace}-{name}")
-        cluster.add_gpu_node(made[-1], labels=labels)
+        cluster.add_gpu_node(made[-1], labels=labels, taint=namespace)
         return made[-1]
 
     yield make
@@ -102,11 +102,9 @@ def operator(project: str, namespaces: tuple[str, ...], **gpus: int) -> Operator
 
 
 async def test_pods_of_others_take_from_their_projects_pool_until_they_are_gone(
-    cluster: Cluster, namespace: str
+    cluster: Cluster, namespace: str, node: Callable[..., str]
 ) -> None:
-    labelled, bare = f"{namespace}-h", f"{namespace}-b"
-    cluster.add_gpu_node(labelled, labels={"gpu": "h100"})
-    cluster.add_gpu_node(bare)
+    labelled, bare = node("h", gpu="h100"), node("b")
     make_pod(cluster, namespace, "notebook", 2, labelled)
     make_pod(cluster, namespace, "batch", 1, bare)
     make_pod(cluster, namespace, "waiting", 4)

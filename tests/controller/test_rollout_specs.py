@@ -34,7 +34,9 @@ nodePools:
   a100: {nodeSelector: {gpu: a100, zone: b}}
 projects:
   listed: {namespaces: [listed], nodePools: [a100, h100]}
-  limited: {namespaces: [limited], quota: {limits: {h100: {nvidia.com/gpu: 8}, a100: {nvidia.com/gpu: 500m}}}}
+  limited:
+    namespaces: [limited]
+    quota: {limits: {h100: {nvidia.com/gpu: 8, cpu: 1}, a100: {nvidia.com/gpu: 500m, cpu: 2}}}
   free: {namespaces: [ml]}
 """
 
@@ -180,8 +182,8 @@ def test_every_project_has_a_limit_in_every_pool_and_pools_have_labels() -> None
     known = operator(POOLS)
     assert known.node_pools == {"default": {}, "h100": {"gpu": "h100"}, "a100": {"gpu": "a100", "zone": "b"}}
     assert known.project_pools == {"listed": ("a100", "h100"), "limited": ("h100", "a100")}
-    assert known.limits[("limited", "h100")] == {GPU: 8000}
-    assert known.limits[("limited", "a100")] == {GPU: 500}
+    assert known.limits[("limited", "h100")] == {GPU: 8000, "cpu": 1000}
+    assert known.limits[("limited", "a100")] == {GPU: 500, "cpu": 2000}
     assert known.limits[("limited", "default")] == known.limits[("free", "h100")] == {}
     assert len(known.limits) == 9
 

@@ -138,18 +138,19 @@ def test_the_status_tells_of_every_revision() -> None:
     coming = ObservedRevision(NAME, 8, ready=2, starting=6)
     holds = (ObservedHold("chat-1", "default", {GPU: 2000}), ObservedHold(NAME, "h100", {GPU: 8000}))
     starting = replace(QUEUED, phase=Phase.STARTING, pool="h100")
-    told = updates.status(
-        seen(None, coming, holds=holds),
-        with_update(starting),
-        "said",
-        {("ml-team", "h100"): {GPU: 12000}},
-        {("ml-team", "h100"): {GPU: 9000}},
-    )
+    limits = {("ml-team", "h100"): {GPU: 12000}}
+    told = updates.status(seen(None, coming, holds=holds), with_update(starting), "said", limits)
     names = [(each["name"], each["role"], each["ready"], each["nodePool"]) for each in told["revisions"]]
     assert names == [("chat-1", "Current", 2, "default"), (NAME, "Update", 2, "h100")]
     assert told["rolloutMessage"] == "said"
     quota = {name: told["quota"][name] for name in ("nodePool", "gpusLimit", "gpusFree")}
-    assert quota == {"nodePool": "h100", "gpusLimit": 12000, "gpusFree": 3000}
+    assert quota == {"nodePool": "h100", "gpusLimit": 12000, "gpusFree": None}
+
+
+def test_what_is_free_is_told_while_an_update_asks_for_it() -> None:
+    verdict = Verdict(NAME, short={GPU: 1000}, free={GPU: 7000}, limit={GPU: 12000})
+    told = updates.status(seen(verdict), with_update(QUEUED), "said", {("ml-team", "default"): {GPU: 12000}})
+    assert (told["quota"]["gpusFree"], told["quota"]["gpusShort"]) == (7000, 1000)
 
 
 def test_the_summary_counts_what_is_held_beside_the_current_revision() -> None:

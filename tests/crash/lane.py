@@ -6,6 +6,7 @@ Lanes do not know each other, so several run at once. A cell uses a workload of 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -55,14 +56,21 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`write` counts from 1; 0 is what the user wrote."""
+    """`write` counts from 1; 0 is what the user wrote. `like`: counts only those whose telling has this expression."""
 
     scenario: Scenario
     write: int
     kind: Kind
+    like: str = ""
+
+    def row(self, clean: Clean) -> int:
+        """The write that is meant, counted from 1 among all of the undisturbed run; 0 for the user's own."""
+        meant = (number for number, told in enumerate(clean.writes, start=1) if re.search(self.like, told))
+        return next(itertools.islice(meant, self.write - 1, None)) if self.write else 0
 
     def __str__(self) -> str:
-        return f"{self.scenario.name}, write {self.write}, {self.kind}"
+        which = f"write {self.write}" + (f" of {self.like!r}" if self.like else "")
+        return f"{self.scenario.name}, {which}, {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +179,11 @@ class Lane:
             Kind.HANG_UP: HangUp(commit=True),
         }
         never = 1_000_000
-        rule = Rule(faults[cell.kind], where=lambda exchange: self._counts(exchange, subject), nth=cell.write or never)
-        return self.proxy.arm(rule)
+
+        def meant(exchange: Exchange) -> bool:
+            return self._counts(exchange, subject) and re.search(cell.like, _told(exchange, subject)) is not None
+
+        return self.proxy.arm(Rule(faults[cell.kind], where=meant, nth=cell.write or never))
 
     def _act(self, cell: Cell, subject: Subject) -> None:
         """The user acts; for write 0 the daemon is down at the time, or killed right after."""

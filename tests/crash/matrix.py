@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 from tests.crash.lane import Cell, Clean, Kind, Lane, Result
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.updates import UPDATES
+from tests.e2e.updating import wait_collected
 from tests.realcluster import gateway, lws, program, session
 from tests.realcluster.cluster import Cluster
 
@@ -58,7 +59,8 @@ class Matrix:
     def table(self) -> str:
         """One row per write, one column per kind: ok, FAIL, or - where this run had no such write."""
         kinds = sorted({each.cell.kind for each in self.results}, key=list(Kind).index)
-        by_cell = {(each.cell.scenario.name, each.cell.write, each.cell.kind): each for each in self.results}
+        places = ((each.cell.scenario.name, each) for each in self.results)
+        by_cell = {(name, each.cell.row(self.clean[name]), each.cell.kind): each for name, each in places}
         lines = [f"{'scenario':20}{'write':>5}  {'':62}" + "".join(f"{kind:>13}" for kind in kinds)]
         for name, clean in self.clean.items():
             for number, write in enumerate(("(the user's own)", *clean.writes)):
@@ -145,6 +147,7 @@ def _run_one(lane: Lane, cell: Cell, clean: Mapping[str, Clean]) -> Result:
 def open_lanes(cluster: Cluster, count: int, directory: Path) -> Iterator[list[Lane]]:
     """So many lanes, started side by side, where LeaderWorkerSets and HTTPRoutes are known."""
     lws.start(cluster)
+    wait_collected(cluster)
     gateway.apply_api(cluster)
     with ExitStack() as stack:
 

@@ -7,10 +7,10 @@ undisturbed run, so a row says nothing about it but how to know that it is reach
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.crash.subject import Shape, Subject
+from tests.crash.subject import DEPLOYMENT, Shape, Subject
 from tests.crash.verdict import Bounds
 
 
@@ -23,7 +23,7 @@ class Scenario:
     act: Callable[[Subject], None]
     done: Callable[[Subject], bool]
     bounds: Bounds
-    shape: Shape = field(default_factory=Shape)
+    shape: Shape = DEPLOYMENT
 
 
 def _two(subject: Subject) -> None:

@@ -32,6 +32,9 @@ class Shape:
     routed: bool = False
 
 
+DEPLOYMENT: Final = Shape()
+
+
 class Subject:
     """Talks to the server directly, never through the proxy."""
 

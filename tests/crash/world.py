@@ -33,6 +33,7 @@ PATHS: Final = {
     "QuotaLedger": "/apis/tidegate.dev/v1alpha1/namespaces/{}/quotaledgers",
 }
 ALWAYS: Final = ("InferenceWorkload", "Deployment", "ControllerRevision", "Service", "Pod")
+OTHERS: Final = {"LeaderWorkerSet", "StatefulSet"}  # whose own ControllerRevisions carry the labels of our pods
 OF_NOBODY: Final = "*"  # what a ledger belongs to: all workloads of its project
 Object = dict[str, Any]
 
@@ -167,4 +168,7 @@ def _workload_of(kind: str, item: Object) -> str:
         return OF_NOBODY
     if kind in ("InferenceWorkload", "HTTPRoute"):
         return str(item["metadata"]["name"])
+    makers = {owner["kind"] for owner in item["metadata"].get("ownerReferences", ())}
+    if kind == "ControllerRevision" and makers & OTHERS:
+        return ""
     return str(item["metadata"].get("labels", {}).get(WORKLOAD_LABEL, ""))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import threading
 import time
 from collections import Counter
@@ -22,10 +23,11 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.errors import WaitError
-from tests.realcluster.gateway_clients import LONGEST_S, Visit, visit
+from tests.realcluster.gateway_clients import LONGEST_S, Began, Visit, visit
 from tests.realcluster.gateway_routes import Route
 
 LOOK_S: Final = 0.05  # between two looks at EndpointSlices; kube-proxy follows a watch
@@ -41,7 +43,7 @@ class Asked(Protocol):
 
     async def close(self) -> None: ...
 
-    async def ask(self, tokens: int, stream: bool) -> Visit:
+    async def ask(self, tokens: int, stream: bool, began: Began | None = None) -> Visit:
         """One request; every outcome is a value."""
 
 
@@ -58,8 +60,8 @@ class RouteAsked:
     async def close(self) -> None:
         await self._session.close()
 
-    async def ask(self, tokens: int, stream: bool) -> Visit:
-        return await visit(self._session, self._url, self._headers, tokens=tokens, stream=stream)
+    async def ask(self, tokens: int, stream: bool, began: Began | None = None) -> Visit:
+        return await visit(self._session, self._url, self._headers, tokens=tokens, stream=stream, began=began)
 
 
 class ServiceAsked:
@@ -72,54 +74,55 @@ class ServiceAsked:
     """
 
     def __init__(self, cluster: Cluster, namespace: str, service: str, keep: bool) -> None:
-        label = f"kubernetes.io/service-name={service}"
-        self._path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector={label}"
-        self._cluster = cluster
+        self._url = f"http://{service}.{namespace}.svc/v1/completions"
+        self._proxy = _ImitatedProxy(cluster, namespace, service)
         self._keep = keep
-        self._endpoints: list[str] = []
-        self._random = random.Random(_SEED)
-        self._idle: list[tuple[aiohttp.ClientSession, str]] = []  # clients with a connection of their own
 
     async def open(self) -> None:
-        self._session = _session(keep=False)
-        await self._look()
-        self._looking = asyncio.create_task(self._follow())
+        await self._proxy.look()
+        self._looking = asyncio.create_task(self._proxy.follow())
+        self._session = _session(self._keep, self._proxy)
 
     async def close(self) -> None:
         self._looking.cancel()
         await asyncio.wait({self._looking})
-        for session, _ in self._idle:
-            await session.close()
         await self._session.close()
 
-    async def ask(self, tokens: int, stream: bool) -> Visit:
-        if not self._keep:
-            return await self._visit(self._session, self._endpoint(), tokens, stream)
-        session, endpoint = self._idle.pop() if self._idle else (_session(keep=True), self._endpoint())
-        seen = await self._visit(session, endpoint, tokens, stream)
-        if seen.good:
-            self._idle.insert(0, (session, endpoint))
-        else:  # the connection is gone, and its client opens another one
-            await session.close()
-        return seen
+    async def ask(self, tokens: int, stream: bool, began: Began | None = None) -> Visit:
+        return await visit(self._session, self._url, {}, tokens=tokens, stream=stream, began=began)
 
-    def _endpoint(self) -> str:
-        return self._random.choice(self._endpoints) if self._endpoints else ""
 
-    async def _visit(self, session: aiohttp.ClientSession, endpoint: str, tokens: int, stream: bool) -> Visit:
-        if not endpoint:
-            return Visit(time.time(), 0.0, 0, "", whole=False, said="the Service has no endpoint")
-        return await visit(session, f"http://{endpoint}/v1/completions", {}, tokens=tokens, stream=stream)
+class _ImitatedProxy(AbstractResolver):
+    """Where a new connection to the Service goes."""
 
-    async def _follow(self) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, service: str) -> None:
+        label = f"kubernetes.io/service-name={service}"
+        self._path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector={label}"
+        self._cluster = cluster
+        self._endpoints: list[tuple[str, int]] = []
+        self._random = random.Random(_SEED)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if not self._endpoints:
+            raise OSError(f"{host} has no endpoint")
+        address, its_port = self._random.choice(self._endpoints)
+        found = ResolveResult(hostname=host, host=address, port=its_port, family=socket.AF_INET, proto=0, flags=0)
+        return [found]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    async def follow(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            await self._look()
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         slices = (await asyncio.to_thread(self._cluster.get, self._path))["items"]
         self._endpoints = sorted(
-            f"{address}:{port['port']}"
+            (address, port["port"])
             for each in slices
             for endpoint in each.get("endpoints") or ()
             if endpoint["conditions"].get("ready")
@@ -128,8 +131,17 @@ class ServiceAsked:
         )
 
 
-def _session(keep: bool) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=PARALLEL, force_close=not keep, keepalive_timeout=LONGEST_S)
+def revision_of(pod: str) -> str:
+    """Of a Deployment's pod."""
+    return pod.rsplit("-", 2)[0]
+
+
+def _session(keep: bool, proxy: AbstractResolver | None = None) -> aiohttp.ClientSession:
+    """`proxy` is asked for every new connection."""
+    kept_s = LONGEST_S if keep else None
+    connector = aiohttp.TCPConnector(
+        limit=PARALLEL, force_close=not keep, keepalive_timeout=kept_s, resolver=proxy, use_dns_cache=proxy is None
+    )
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=LONGEST_S))
 
 
@@ -144,6 +156,7 @@ class Crowd:
         self._clients: set[asyncio.Task[None]] = set()
         self._ending = False
         self._streaming = True
+        self._open = Counter[str]()  # streams that have begun, by pod
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -174,6 +187,10 @@ class Crowd:
     def short(self, per_s: float) -> None:
         """So many short requests a second, whatever becomes of those before."""
         self._do(self._begin([self._opener(per_s)]))
+
+    def streaming(self, revision: str) -> int:
+        """Streams that are under way at its pods."""
+        return sum(number for pod, number in dict(self._open).items() if revision_of(pod) == revision)
 
     def since(self, at_s: float) -> list[Visit]:
         """Those that began at this instant (Unix seconds) or later, and have ended."""
@@ -215,7 +232,14 @@ class Crowd:
     async def _streamer(self, tokens: int, after_s: float) -> None:
         await asyncio.sleep(after_s)
         while self._streaming and not self._ending:
-            self._note(await self._asked.ask(tokens, stream=True))
+            pods: list[str] = []
+
+            def began(pod: str, pods: list[str] = pods) -> None:
+                pods.append(pod)
+                self._open[pod] += 1
+
+            self._note(await self._asked.ask(tokens, stream=True, began=began))
+            self._open.subtract(pods)
 
     async def _holder(self, tokens: int) -> None:
         while not self._ending:

@@ -1,4 +1,4 @@
-"""A real admission webhook that refuses the pods of one image in one namespace."""
+"""A real admission webhook that refuses the objects of one kind with one image in one namespace."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
 @contextmanager
-def denying(cluster: Cluster, namespace: str, directory: Path, image: str) -> Iterator[list[str]]:
-    """Names (or their beginnings) of the pods that were refused so far."""
+def denying(
+    cluster: Cluster, namespace: str, directory: Path, image: str, resource: str = "v1/pods"
+) -> Iterator[list[str]]:
+    """Names (or their beginnings) of what was refused so far. `resource`: e.g. apps/v1/deployments."""
     refused: list[str] = []
     authority = pki.new_authority("tidegate-test-denying-ca")
     certificate, key = pki.issue(authority, "denying", hosts=("127.0.0.1",)).write(directory, "denying")
@@ -32,7 +34,7 @@ def denying(cluster: Cluster, namespace: str, directory: Path, image: str) -> It
     thread.start()
     name = f"denying-{namespace}"
     try:
-        _register(cluster, name, namespace, f"https://127.0.0.1:{server.server_port}/", authority.pem)
+        _register(cluster, name, namespace, f"https://127.0.0.1:{server.server_port}/", authority.pem, resource)
         yield refused
     finally:
         cluster.request("DELETE", f"{HOOKS}/{name}")
@@ -41,7 +43,9 @@ def denying(cluster: Cluster, namespace: str, directory: Path, image: str) -> It
         thread.join()
 
 
-def _register(cluster: Cluster, name: str, namespace: str, url: str, ca: str) -> None:
+def _register(cluster: Cluster, name: str, namespace: str, url: str, ca: str, resource: str) -> None:
+    group_version, _, plural = resource.rpartition("/")
+    group, _, version = group_version.rpartition("/")
     hook = {
         "name": "denying.test.tidegate.dev",
         "admissionReviewVersions": ["v1"],
@@ -49,7 +53,7 @@ def _register(cluster: Cluster, name: str, namespace: str, url: str, ca: str) ->
         "timeoutSeconds": 5,
         "clientConfig": {"url": url, "caBundle": base64.b64encode(ca.encode()).decode()},
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        "rules": [{"apiGroups": [group], "apiVersions": [version], "operations": ["CREATE"], "resources": [plural]}],
     }
     cluster.create(HOOKS, {"metadata": {"name": name}, "webhooks": [hook]})
 
@@ -72,10 +76,10 @@ def _handler(image: str, refused: list[str]) -> type[BaseHTTPRequestHandler]:
 
 
 def _answer(request: dict[str, Any], image: str, refused: list[str]) -> dict[str, Any]:
-    pod = request["object"]
-    allowed = all(each["image"] != image for each in pod["spec"]["containers"])
+    made = request["object"]
+    allowed = json.dumps(image) not in json.dumps(made)
     response: dict[str, Any] = {"uid": request["uid"], "allowed": allowed}
     if not allowed:
-        refused.append(pod["metadata"].get("name") or pod["metadata"].get("generateName", ""))
+        refused.append(made["metadata"].get("name") or made["metadata"].get("generateName", ""))
         response["status"] = {"message": f"{image} is not allowed here"}
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}

@@ -123,6 +123,7 @@ class Ground:
     def check_unharmed(self) -> None:
         assert left(self.workload) == self.before
         time.sleep(0.2)  # one more look of the sampler at what the end was
+        self.seen.audit.catch_up()
         self.seen.check(self.quota)
         assert self.seen.phases(self.workload) == {"Running"}
         assert self.seen.least_ready(self.workload) == REPLICAS
@@ -207,6 +208,23 @@ def test_one_whose_pods_a_webhook_denies_is_rolled_back_at_its_deadline(ground: 
         ground.cluster.wait_for(lambda: refused, "the webhook to be asked")
         fails_at_its_deadline(ground, started)
     assert ground.seen.first_pods(started["revision"]) is None
+
+
+def test_one_whose_object_a_webhook_denies_is_given_up_at_its_deadline(ground: Ground, tmp_path: Path) -> None:
+    """There is nothing to delete, but its hold is to go."""
+    objects_of = "/".join(ground.workload.objects)
+    with denying(ground.cluster, ground.namespace, tmp_path, "example/vllm:denied", objects_of) as refused:
+        started = ground.begin(edited(ground.body, "denied"))
+        ground.cluster.wait_for(lambda: refused, "the webhook to be asked")
+        assert "is not allowed here" in ground.workload.wait_condition("TemplateInvalid", "True")
+        failed = wait_phase(ground.workload, "Failed", "ProgressDeadlineExceeded")
+    assert instant(failed["since"]) >= instant(started["progressDeadlineAt"])
+    assert deletions(ground.proxy, started["revision"]) == []
+    assert objects(ground.workload) == {ground.before.revision}
+    released = {ground.before.revision: REPLICAS * ground.kind.gpus}
+    ground.cluster.wait_for(lambda: held(ground.cluster, ground.namespace) == released, "its hold to be released")
+    ground.workload.wait_condition("TemplateInvalid", "False")
+    ground.check_unharmed()
 
 
 def test_one_whose_quota_is_taken_away_while_it_starts_is_rolled_back_at_its_deadline(ground: Ground) -> None:

@@ -10,8 +10,8 @@ from collections import Counter
 from typing import Any, Final
 
 from tests.e2e.behind import Behind
-from tests.e2e.crowd import Crowd, RouteAsked, ServiceAsked
-from tests.e2e.routed import percent_in, route_for, routed, start, to_the_route, wait_weight
+from tests.e2e.crowd import Crowd, RouteAsked, ServiceAsked, revision_of
+from tests.e2e.routed import route_for, routed, start, wait_weight, weights_written
 from tests.e2e.updating import (
     NEVER_READY_S,
     deletions,
@@ -50,10 +50,6 @@ def in_flight(servers: ModelServers, namespace: str, revision: str) -> int:
     return sum(pod["running"] + pod["waiting"] for name, pod in pods.items() if revision_of(name) == revision)
 
 
-def revision_of(pod: str) -> str:
-    return pod.rsplit("-", 2)[0]
-
-
 def streams_of(visits: list[Visit]) -> list[Visit]:
     """Short ones last a fraction of a second."""
     return [each for each in visits if each.took_s > STREAM_S / 2]
@@ -78,32 +74,31 @@ def test_streams_through_a_route_outlive_a_switch_and_an_abort(
     with Crowd(RouteAsked(route)) as crowd:
         crowd.streams(STREAMS, STREAM_S * TOKENS_PER_S, over_s=SPREAD_S)
         crowd.short(PER_S)
-        cluster.wait_for(lambda: in_flight(servers, namespace, old) >= STREAMS, "all streams", 60)
+        cluster.wait_for(lambda: crowd.streaming(old) == STREAMS, "all streams", 60)
+        assert in_flight(servers, namespace, old) >= STREAMS, "the model servers know of them"
         have(workload, edited(body, "2"))
         wait_phase(workload, "Draining")
-        moving = in_flight(servers, namespace, old)
+        moving = crowd.streaming(old)
         new = wait_served(workload, "2", 2, timeout_s=150)
         switched = list(crowd.visits)
 
         halves = rollout(steps=[{"weight": 50, "pause": "1h"}], drain=DRAIN)
         have(workload, edited(body, "3", rollout=halves))
         aborted = wait_weight(workload, "Paused", 50)["revision"]
-        cluster.wait_for(lambda: in_flight(servers, namespace, aborted) >= STREAMS // 4, "streams at the update", 90)
+        cluster.wait_for(lambda: crowd.streaming(aborted) >= STREAMS // 4, "streams at the update", 90)
+        back = crowd.streaming(aborted)
         crowd.no_more_streams()
         verb(workload, "abort", aborted)
         wait_phase(workload, "Failed", "Aborted", timeout_s=150)
         assert objects(workload) == {new}
     for name, visits in (("switch", switched), ("abort", crowd.visits[len(switched) :])):
         print(f"route, {name}: {crowd.told(visits)}; streams {by_revision(streams_of(visits))}")
-    print(f"route: {moving} requests were in flight at the old revision when it had no traffic any more")
-    written = [
-        (each.at_s, percent) for each in to_the_route(proxied, route) if (percent := percent_in(each)) is not None
-    ]
-    assert [percent for _, percent in written] == [100, 0, 50, 0]
+    print(f"route: {moving} streams were under way at the old revision at the switch, {back} at the aborted one")
+    assert weights_written(proxied, route) == [100, 0, 50, 0]
     assert crowd.bad() == []
     assert by_revision(streams_of(switched)).keys() >= {old}
     assert by_revision(streams_of(crowd.visits)).keys() == {old, new, aborted}
-    assert moving > 0
+    assert moving >= STREAMS // 2
     for revision in (old, aborted):
         assert deletions(proxied.proxy, revision)[0].at_s >= last_end(crowd.visits, revision), "it had finished"
 
@@ -122,7 +117,7 @@ def test_streams_through_a_service_and_what_of_them_breaks(
         comers.streams(STREAMS, STREAM_S * TOKENS_PER_S, over_s=SPREAD_S)
         comers.short(PER_S / 2)
         stayers.short(PER_S / 2)
-        cluster.wait_for(lambda: in_flight(servers, namespace, old) >= STREAMS, "all streams", 60)
+        cluster.wait_for(lambda: comers.streaming(old) == STREAMS, "all streams", 60)
         have(workload, edited(body, "2"))
         wait_phase(workload, "Draining")
         comers.no_more_streams()

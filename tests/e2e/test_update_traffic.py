@@ -225,6 +225,28 @@ def test_weights_that_drift_are_put_back(cluster: Cluster, gateway: Gateway, nam
     assert route.weights() == refs("llama")
 
 
+def test_a_revision_on_another_port_takes_over_behind_the_port_that_clients_know(
+    cluster: Cluster, gateway: Gateway, namespace: str, servers: ModelServers, proxied: Behind
+) -> None:
+    serves_quickly(servers, namespace)
+    route, body = route_for(gateway, namespace, "llama"), routed("llama", [])
+    workload = start(cluster, namespace, body)
+    other = edited(body, "2")
+    other["spec"]["serving"]["port"] = 9000
+    other["spec"]["serving"]["deployment"]["template"]["spec"]["containers"][0]["ports"] = [{"containerPort": 9000}]
+    with Crowd(RouteAsked(route)) as crowd:
+        crowd.short(40)
+        assert answers(crowd, 20, cluster).total() >= 20
+        apply(workload, other)
+        update = wait_served(workload, "2", 2)
+        assert answers(crowd, 20, cluster).keys() == {update}
+    print(crowd.told())
+    assert crowd.bad() == []
+    service = cluster.get(f"/api/v1/namespaces/{namespace}/services/llama")["spec"]["ports"]
+    assert [(each["port"], each["targetPort"]) for each in service] == [(8000, 9000)]
+    cluster.wait_for(lambda: workload.status()["url"].endswith(".svc:8000"), "the address that clients know")
+
+
 # --- demand that doubles meanwhile ---
 
 DEMAND = {"minReplicas": 1, "maxReplicas": 6, "metric": "concurrency", "metricThreshold": 10}  # 7 a replica

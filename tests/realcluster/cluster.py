@@ -201,10 +201,15 @@ class Cluster:
 
     # --- objects every test needs ---
 
-    def add_gpu_node(self, name: str, gpus: int = 8, labels: Mapping[str, str] | None = None) -> None:
-        """A node that KWOK keeps; returns when pods can be scheduled to it."""
-        self._create_node(name, gpus, labels or {})
-        self.wait_for(lambda: self._schedulable(name), f"node {name} to be schedulable", READY_DEADLINE_S)
+    def add_gpu_node(
+        self, name: str, gpus: int = 8, labels: Mapping[str, str] | None = None, taint: str | None = None
+    ) -> None:
+        """A node that KWOK keeps; returns when pods can be scheduled to it.
+
+        `taint`: only pods that tolerate this key are scheduled to it; else pods of other tests come as well.
+        """
+        self._create_node(name, gpus, labels or {}, taint)
+        self.wait_for(lambda: self._schedulable(name, taint), f"node {name} to be schedulable", READY_DEADLINE_S)
 
     def create_namespace(self, prefix: str = "test") -> str:
         """A namespace `<prefix>-<random>` in which pods can be created at once."""
@@ -264,21 +269,23 @@ class Cluster:
         }
         (self.directory / "cluster.json").write_text(json.dumps(note, indent=1))
 
-    def _create_node(self, name: str, gpus: int, labels: Mapping[str, str]) -> None:
+    def _create_node(self, name: str, gpus: int, labels: Mapping[str, str], taint: str | None = None) -> None:
         resources = {"cpu": "1000", "memory": "4Ti", "pods": "1000", "ephemeral-storage": "4Ti"}
         if gpus:
             resources["nvidia.com/gpu"] = str(gpus)
         standard = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
         body = {
             "metadata": {"name": name, "labels": {**standard, **labels}},
+            "spec": {"taints": [{"key": taint, "effect": "NoSchedule"}] if taint else []},
             "status": {"allocatable": resources, "capacity": resources},
         }
         self.create("/api/v1/nodes", body)
 
-    def _schedulable(self, name: str) -> bool:
+    def _schedulable(self, name: str, taint: str | None = None) -> bool:
         node = self.get(f"/api/v1/nodes/{name}")
         conditions = {entry["type"]: entry["status"] for entry in node["status"].get("conditions", ())}
-        return conditions.get("Ready") == "True" and not node["spec"].get("taints")
+        taints = {entry["key"] for entry in node["spec"].get("taints") or ()}
+        return conditions.get("Ready") == "True" and taints <= {taint}
 
     def _wait_for_default_account(self, namespace: str) -> None:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"

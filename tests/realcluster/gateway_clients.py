@@ -20,6 +20,7 @@ from tests.realcluster.modelserver_fleet import POD_HEADER
 LAST_LINE: Final = b"data: [DONE]\n\n"
 LONGEST_S: Final = 120.0
 FOLLOWED_WITHIN_S: Final = 30.0
+Began = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,23 @@ class Visit:
 
 
 async def visit(
-    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], *, tokens: int, stream: bool
+    session: aiohttp.ClientSession,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    tokens: int,
+    stream: bool,
+    began: Began | None = None,
 ) -> Visit:
-    """One request for a completion; every outcome is a value."""
+    """One request for a completion; every outcome is a value. `began` is told the pod with the answer's first byte."""
     at_s, started = time.time(), time.monotonic()
     status, pod, body = 0, "", b""
     asked = {"max_tokens": tokens, "stream": stream}
     try:
         async with session.post(url, json=asked, headers=headers) as response:
             status, pod = response.status, response.headers.get(POD_HEADER, "")
+            if began is not None:
+                began(pod)
             async for chunk in response.content.iter_any():
                 body += chunk
         said, whole = "", not stream or body.endswith(LAST_LINE)

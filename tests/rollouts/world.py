@@ -212,7 +212,7 @@ class World:
         if not self.routed:
             return None
         if self.missing:
-            return ObservedRoute(None, accepted=False, usable=False)
+            return ObservedRoute(0, accepted=True, usable=False)
         return ObservedRoute(self.weight, self.now >= self.weight_since, usable=not self.foreign_route)
 
     def _limited(self, name: str) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -77,8 +77,8 @@ class UnusableRoute:
 
     reason: Unusable
     message: str
-    weights: Weights | None = None  # what they are all the same; None: unknown, or there are none
-    accepted: bool = False
+    percent: int | None = None  # that the update Service gets of it all the same; None: unknown
+    accepted: bool = False  # by the Gateway, as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +97,18 @@ class ObservedRoute:
 def observe(address: RuleAddress, route: HTTPRoute | None, installed: bool) -> ObservedRoute | UnusableRoute:
     """What the route says; `installed`: the API server knows HTTPRoutes."""
     if not installed:
-        return UnusableRoute(Unusable.NOT_INSTALLED, "the Gateway API is not installed in this cluster")
+        return UnusableRoute(Unusable.NOT_INSTALLED, "the Gateway API is not installed in this cluster", 0, True)
     if route is None:
-        return UnusableRoute(Unusable.NO_ROUTE, f"HTTPRoute {address.route} does not exist")
-    place = _find(address, route)
+        return UnusableRoute(Unusable.NO_ROUTE, f"HTTPRoute {address.route} does not exist", 0, True)
+    place, waits_for = _find(address, route), _waits_for(route)
     if isinstance(place, UnusableRoute):
-        return place
-    waits_for = _waits_for(route)
+        return place if _leads_to(address, route) else replace(place, percent=0, accepted=not waits_for)
     if (owner := _applier(route)) is not None:
         return UnusableRoute(
             Unusable.FOREIGN_MANAGER,
             f"{owner} owns .spec.rules of HTTPRoute {address.route} by server-side apply and would undo weights: "
             "let it apply without server-side apply, and ignore the weights",
-            place.weights,
+            update_percent(place.weights),
             not waits_for,
         )
     return ObservedRoute(
@@ -139,8 +138,7 @@ def update_percent(weights: Weights) -> int | None:
 def route_of(found: ObservedRoute | UnusableRoute) -> observed.ObservedRoute:
     """The same, as updates look at it."""
     if isinstance(found, UnusableRoute):
-        weight = update_percent(found.weights) if found.weights is not None else None
-        return observed.ObservedRoute(weight, found.accepted, usable=False)
+        return observed.ObservedRoute(found.percent, found.accepted, usable=False)
     return observed.ObservedRoute(update_percent(found.weights), found.accepted)
 
 
@@ -311,6 +309,12 @@ def _backend(address: RuleAddress, rule: RouteRule, service: str) -> int | Unusa
         return UnusableRoute(Unusable.AMBIGUOUS, message)
     message = f"the rule of HTTPRoute {address.route} has no backendRef to Service {service}: add one with weight 0"
     return UnusableRoute(Unusable.NO_BACKEND, message)
+
+
+def _leads_to(address: RuleAddress, route: HTTPRoute) -> bool:
+    """Does any rule give the update Service a share?"""
+    refs = (ref for rule in route.spec.rules or [] for ref in rule.backend_refs or [])
+    return any(ref.name == address.update_service and ref.weight > 0 for ref in refs)
 
 
 def _weight_changes(address: RuleAddress, place: _Place, wanted: Weights) -> Iterator[dict[str, Any]]:

@@ -34,10 +34,10 @@ NEVER = {"pod-ready.stage.kwok.x-k8s.io/delay": "24h"}
 
 
 def masked(text: str) -> list[str]:
-    """Its lines without what differs from run to run: revisions by order of appearance, pods, ages, padding."""
-    names = dict.fromkeys(re.findall(rf"{NAME}-[0-9a-f]{{8}}\b", text))
-    for number, name in enumerate(names):
-        text = re.sub(rf"{name}-[a-z0-9]+-[a-z0-9]{{5}}\b", f"{name}-POD", text).replace(name, f"REVISION-{number}")
+    """Its lines without what differs from run to run: names of revisions and pods, ages, padding."""
+    text = re.sub(
+        rf"{NAME}-[0-9a-f]{{8}}(-[a-z0-9]+-[a-z0-9]{{5}})?\b", lambda it: "POD" if it[1] else "REVISION", text
+    )
     text = re.sub(r"(?<![\w.])\d+[smhd](\d+s)?(?![\w.])", "TIME", text)
     return [" ".join(line.split()) for line in text.splitlines()]
 

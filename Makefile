@@ -48,7 +48,7 @@ cluster: env  ## leave a real control plane running; prints its kubeconfig and w
 cluster-stop: env  ## end what `make cluster` left running
 	@$(BIN)/python -m tests.realcluster.serve --stop
 
-crash-matrix: env  ## kill -9 the daemon around every write of every scenario, updates too (about an hour)
+crash-matrix: env  ## kill -9 the daemon around every write of every scenario, updates too (more than an hour)
 	@$(BIN)/python -m tests.crash.matrix
 
 fault-matrix: env  ## every fault of the metrics x every signal x both sources (about 10 min)

@@ -73,7 +73,7 @@ def _cell(scenario: Scenario, clean: Clean, kind: Kind, write: str, which: int) 
     return Cell(scenario, which, kind, like=write)
 
 
-@pytest.mark.timeout(900)  # two minutes were measured on a busy machine
+@pytest.mark.timeout(900)  # only a hang decides
 def test_a_crash_in_the_middle_of_an_update_changes_no_end_state(cluster: Cluster, tmp_path: Path) -> None:
     with matrix.open_lanes(cluster, LANES, tmp_path) as lanes:
         found = matrix.run(lanes, UPDATES, telling, print)

@@ -34,7 +34,10 @@ NEVER = {"pod-ready.stage.kwok.x-k8s.io/delay": "24h"}
 
 
 def masked(text: str) -> list[str]:
-    """Its lines without what differs from run to run: names of revisions and pods, ages, padding."""
+    """Its lines without what differs from run to run: names of revisions and pods, ages, padding, and what the policy
+    says of an idle workload while its windows fill."""
+    text = re.sub(r"; (WindowsWarmingUp|MinReplicas|ScaleDown\w*) \d+ -> .*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"asks for \d+$", "asks for some", text, flags=re.MULTILINE)
     text = re.sub(
         rf"{NAME}-[0-9a-f]{{8}}(-[a-z0-9]+-[a-z0-9]{{5}})?\b", lambda it: "POD" if it[1] else "REVISION", text
     )

@@ -238,7 +238,10 @@ def _unresolved_report(
 
 
 def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: Outcome) -> Counts:
-    seen = subject.observed.current
+    """Of the revision that is current from now on: an update that has just taken over is told with its own."""
+    seen, name = subject.observed.current, outcome.record.current
+    if subject.spec.target is None and name is not None and (seen is None or seen.name != name):
+        seen = subject.observed.of(name)
     applied = outcome.scaled.replicas if outcome.scaled else (seen.replicas if seen else None)
     return Counts(
         desired=decision.desired,

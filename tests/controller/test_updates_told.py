@@ -8,12 +8,16 @@ from itertools import pairwise
 import pytest
 
 from autoscaler.controller import updates
+from autoscaler.controller.reporting import Before, Known, Outcome, compose
+from autoscaler.controller.specs import Operator
 from autoscaler.controller.subject import Subject
+from autoscaler.model.decision import Grant
 from autoscaler.model.resources import GPU
+from autoscaler.scaling.decision import ScalingState, decide
 from rollouts.observed import ObservedHold, ObservedRevision
 from rollouts.quota import Verdict
 from rollouts.record import Leaving, Pause, PausedBy, Phase, Record, Rollout, Why
-from tests.controller.test_conflicts import subject
+from tests.controller.test_conflicts import NOW, snapshot, subject
 
 NAME = "chat-7f3a91c2"
 QUEUED = Rollout(NAME, 100.0, 3700.0, 100.0)
@@ -186,3 +190,21 @@ def test_the_summary_counts_what_is_held_beside_the_current_revision() -> None:
 )
 def test_every_update_ends_once(before: Rollout, after: Record, ended: str) -> None:
     assert updates.summary(seen(), with_update(before), after, None).ended == ended
+
+
+def test_an_update_that_has_just_taken_over_is_told_with_its_own_replicas() -> None:
+    """It was seen beside the revision of before, which has 2."""
+    base = seen(None, ObservedRevision(NAME, 8, ready=7, starting=1))
+    decision, _ = decide(base.spec, ScalingState(), base.observation, NOW)
+    outcome = Outcome(base.workload, replace(base.record, current=NAME), before=base.record)
+    report = compose(
+        snapshot(base),
+        {base.key: decision},
+        {base.key: Grant(base.key, decision.desired, decision.desired)},
+        {base.key: outcome},
+        Known({}, frozenset(), {}, {}, {}),
+        Before({}, {}),
+        Operator(),
+    ).workloads[base.key]
+    assert (report.revision, report.counts.applied, report.counts.ready, report.counts.starting) == (NAME, 8, 7, 1)
+    assert report.phase_message.startswith("7 of 8 replicas ready")

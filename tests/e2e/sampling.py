@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -94,6 +95,12 @@ class Watched:
     def terminating_at(self, pod: str) -> float:
         """When it was first seen to, at most a look after it began."""
         return next(each.at_s for each in self.samples if pod in each.terminating)
+
+    def slowness_s(self, since: float) -> float:
+        """How much longer than planned a look took after this instant, at worst: what a busy machine adds to one or two
+        requests of anybody."""
+        times = [each.at_s for each in self.samples if each.at_s >= since]
+        return max((after - before - SAMPLED_EVERY_S for before, after in pairwise(times)), default=0.0)
 
     def first_pods(self, revision: str) -> Sample | None:
         """The first sample with a pod of it."""

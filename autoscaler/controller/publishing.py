@@ -18,6 +18,7 @@ from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL
 from autoscaler.cluster.status import NUMBERS_EVERY_S, StatusWriter, differs, render_conditions, timestamp
+from autoscaler.controller import updates
 from autoscaler.controller.reporting import Outcome, reason_text
 from autoscaler.controller.subject import Snapshot
 from autoscaler.model.decision import ScalingDecision, SignalInput
@@ -210,6 +211,9 @@ def _log(report: WorkloadReport, outage: bool) -> None:
         tell("step.delayed" if outage else "step.failed", workload=str(report.key), error=report.error)
     if any(event.reason == "RevisionCreated" for event in report.events):
         log.info("revision.created", workload=str(report.key), revision=report.revision, replicas=report.counts.applied)
+    for event in report.events:
+        if event.reason in updates.TOLD:
+            log.info("update.moved", workload=str(report.key), phase=report.updating.phase, why=event.note)
     if report.scaled is None or decision is None or grant is None:
         return
     log.info(

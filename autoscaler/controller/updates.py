@@ -39,6 +39,10 @@ REASONS: Final = {
     Why.ABORTED: "it was aborted",
     Why.TEMPLATE_REVERTED: "the template is the current revision's again",
 }
+TOLD: Final = frozenset(  # events that are worth a line of the log
+    {"RolloutQueued", "RolloutStarted", "TrafficWeightUpdated", "RolloutPaused", "RolloutResumed", "RolloutCompleted"}
+    | {"RolloutSuperseded", "RolloutAborted", "RolloutBlocked", "ProgressDeadlineExceeded", "RolledBack"}
+)
 _ENDED: Final = frozenset({Phase.ROLLING_BACK, Phase.FAILED})
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler.model.quota import Hold, Ledger
 from autoscaler.model.resources import add, times
-from autoscaler.scaling.holds import Holder, covered, ledgers
+from autoscaler.scaling.holds import Holder, after, covered, wish
 
 GPU = "nvidia.com/gpu"
 DOMAIN = ("ml", "default")
@@ -19,7 +19,8 @@ LLAMA = Holder(DOMAIN, "ns/llama", "llama-1a2b3c4d", {GPU: 2000, "cpu": 4000}, g
 
 
 def ledger_of(*holders: Holder, before: Ledger | None = None, now: float = 100.0) -> Ledger:
-    return ledgers(holders, LIMITS, {DOMAIN: before} if before else {}, {}, now)[DOMAIN]
+    stored = {DOMAIN: before} if before else {}
+    return after(stored, LIMITS, map(wish, holders), {}, {LLAMA.owner}, now).ledgers[DOMAIN]
 
 
 def test_a_hold_comes_before_the_pods_and_names_limited_resources_only() -> None:
@@ -35,15 +36,6 @@ def test_a_hold_goes_after_the_pods() -> None:
 def test_a_hold_keeps_its_age() -> None:
     before = ledger_of(LLAMA)
     assert ledger_of(replace(LLAMA, granted=4), before=before, now=200.0).holds[0].since_s == 100.0
-
-
-def test_a_domain_without_a_limit_has_no_ledger() -> None:
-    assert ledgers([replace(LLAMA, domain=("free", "default"))], LIMITS, {}, {}, 0.0) == {DOMAIN: Ledger(LIMIT)}
-
-
-def test_what_pods_of_gone_workloads_have_is_held() -> None:
-    left = Hold("ns/gone", "gone-1a2b3c4d", {GPU: 1000, "cpu": 500})
-    assert ledgers([LLAMA], LIMITS, {}, {DOMAIN: [left]}, 5.0)[DOMAIN].held == {GPU: 7000}
 
 
 def test_nothing_grows_beyond_its_hold() -> None:

@@ -104,6 +104,7 @@ class Cycle:
         self.unstamped = 0  # objects that do not carry the present epoch yet
         self._fences: Fences | None = None
         self._used: Mapping[Domain, ResourceVector] = {}  # of the quotas
+        self._foreign: Mapping[Domain, ResourceVector | None] = {}  # that pods of others have of them
         self._desired: Mapping[WorkloadKey, int] = {}  # as last told
 
     def reconfigure(self, operator: Operator, status_writes_per_cycle: int) -> None:
@@ -136,7 +137,7 @@ class Cycle:
         self._used = shares.used
         if tenure is None:
             return self._compose(seen, decided, shares.grants, _silent(seen))
-        self._unread = self._without_ledger(seen, unread)
+        self._unread, self._foreign = self._without_ledger(seen, unread), seen.foreign
         seen = quotas.with_verdicts(seen, shares.verdicts)
         steps = self.step(seen, shares.grants, tenure.epoch)
         grants = await self._reserve(seen, steps, shares.grants)
@@ -247,7 +248,7 @@ class Cycle:
         return {each.key: self._step(each, grants, fence, seen.at_s) for each in targets}
 
     def _step(self, subject: Subject, grants: Grants, fence: Fences, now: float) -> Step:
-        if subject.key in self._barred:
+        if subject.key in self._barred or quotas.waits(subject, self._foreign):
             return Step(subject.stored)
         return step_of(subject, grants[subject.key].granted, fence, now)
 

@@ -89,6 +89,13 @@ def with_demand(seen: Snapshot, decided: Decided) -> Snapshot:
     return replace(seen, subjects=tuple(subjects))
 
 
+def waits(subject: Subject, foreign: Mapping[Domain, ResourceVector | None]) -> bool:
+    """Is there nothing of it yet, and not known what pods of others leave? A moment later it begins with its count."""
+    current = subject.observed.current
+    begins = subject.spec.target is None and (current is None or current.replicas is None)
+    return begins and any(taken is None for (project, _), taken in foreign.items() if project == subject.spec.project)
+
+
 def with_verdicts(seen: Snapshot, verdicts: Mapping[WorkloadKey, Verdict]) -> Snapshot:
     """With what came of the updates' asks."""
     subjects = tuple(

@@ -165,3 +165,12 @@ def test_the_demand_of_both_revisions_is_told_where_there_are_two() -> None:
     told = quotas.with_demand(seen, decide_all(seen, {}, {}))
     assert told.subjects[0] == still
     assert told.subjects[1].observed.desired == 2
+
+
+def test_a_first_object_waits_until_it_is_known_what_others_leave() -> None:
+    there, new = of_team("a"), of_team("b")
+    new = replace(new, observed=replace(new.observed, current=None))
+    assert not quotas.waits(new, {TEAM: {}})
+    assert not quotas.waits(new, {("other", "default"): None})
+    assert quotas.waits(new, {TEAM: None})
+    assert not quotas.waits(there, {TEAM: None}), "what is there is healed and lowered as ever"

@@ -66,7 +66,7 @@ def test_groups_follow_the_load_at_their_leaders_down_to_zero_and_back(
     }
     assert targets == {f"{revision}-{group}" for group in range(3)}, "the Service has the leaders and no worker"
     line = lws.kubectl("get", "iw", "-n", namespace, "--no-headers").split()
-    assert line[:6] == ["llama", "Running", "Auto", "3", "3", "0"]
+    assert line[:5] == ["llama", "Running", "Auto", "3", "3"]
 
     servers.set_load(namespace, "llama", concurrency=3, slots=100)
     workload.wait_replicas(1, timeout_s=60)

@@ -101,6 +101,7 @@ def test_of_one_that_waits_for_its_first_quota_only_the_new_template_starts(
         workload = Workload(cluster, namespace, body)
         wait_workload_phase(workload, "Pending")
         wait_message(workload, "2 GPU short")
+        cluster.wait_for(lambda: "currentRevision" in workload.status(), "its first revision")
         first = workload.status()["currentRevision"]
         apply(workload, edited(body, "2"))
         cluster.wait_for(lambda: workload.status()["currentRevision"] != first, "the new template to be current")

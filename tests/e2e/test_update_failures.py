@@ -281,7 +281,7 @@ def test_one_that_cannot_be_placed_gives_its_quota_back_and_is_queued_again(grou
 def test_one_whose_quota_is_taken_while_it_waits_ends_at_the_queue_timeout_without_a_pod(ground: Ground) -> None:
     """The quota is large enough, but pods that are not ours take of it: first one GPU, then another."""
     take_gpus(ground.cluster, ground.namespace, "first", 1)
-    spec = rollout(queueTimeoutSeconds=6)
+    spec = rollout(queueTimeoutSeconds=20)
     apply(ground.workload, edited(ground.body, "2", rollout=spec))
     needed = REPLICAS * ground.kind.gpus
     wait_message(ground.workload, f"queued: 1 GPU short in project team ({needed - 1} of {needed} free)")

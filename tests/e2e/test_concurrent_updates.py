@@ -27,6 +27,7 @@ from tests.e2e.updating import (
     wait_message,
     wait_phase,
     wait_served,
+    wait_started,
 )
 from tests.e2e.workload import Workload, manifest
 from tests.realcluster.cluster import Cluster
@@ -117,8 +118,9 @@ def test_ten_updates_under_random_faults_stay_within_quota_and_end_in_order_of_p
     first = [_body(f"model-{number}", 1, PRIORITIES[number % len(PRIORITIES)]) for number in range(UPDATES)]
     workloads = [Workload(cluster, namespace, each) for each in first]
     filler = Workload(cluster, namespace, _body("filler", SPARE, "very-high"))
-    for each in (*workloads, filler):
-        cluster.wait_for(lambda it=each: it.status()["phase"] == "Running", f"{each.name} to serve", 60)  # type: ignore[misc]
+    for workload in workloads:
+        wait_started(workload, 1)
+    wait_started(filler, SPARE)
 
     struck = [daemon.proxy.arm(Rule(fault, where=Dice(name), times=None)) for name, fault in FAULTS.items()]
     second = [edited(each, "2") for each in first]

@@ -55,14 +55,19 @@ class Kind:
 
     def start(self, cluster: Cluster, namespace: str, body: Body) -> Workload:
         """Returns when its minReplicas serve, and this is told."""
-        workload, least = self.workload(cluster, namespace, body), body["spec"]["autoscaling"]["minReplicas"]
-
-        def serves() -> bool:
-            running = workload.status().get("phase") == "Running"
-            return running and workload.ready() == len(endpoints(workload)) == least
-
-        cluster.wait_for(serves, f"{least} replicas of {workload.name} to serve", timeout_s=60)
+        workload = self.workload(cluster, namespace, body)
+        wait_started(workload, body["spec"]["autoscaling"]["minReplicas"])
         return workload
+
+
+def wait_started(workload: Workload, replicas: int) -> None:
+    """Until so many serve, this is told, and the Service leads to them: its endpoints may come a second later."""
+
+    def serves() -> bool:
+        running = workload.status().get("phase") == "Running"
+        return running and workload.ready() == len(endpoints(workload)) == replicas
+
+    workload.cluster.wait_for(serves, f"{replicas} replicas of {workload.name} to serve", timeout_s=60)
 
 
 KINDS: Final = {

@@ -31,7 +31,7 @@ from autoscaler.cluster.resources import (
     Scale,
     TargetPod,
 )
-from rollouts.machine import ObservedRevision
+from rollouts.observed import ObservedRevision
 from rollouts.revision import ANNOTATIONS, Revision
 
 Content = Mapping[str, Any]  # of a revision, or one field of it

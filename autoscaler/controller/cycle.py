@@ -45,8 +45,9 @@ from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import WorkloadKey
 from autoscaler.scaling.holds import after
 from autoscaler.signals.warmups import WarmUps
+from rollouts.commands import Command, HaveReplicas
 from rollouts.driver import Driver
-from rollouts.machine import Command, HaveReplicas, Step
+from rollouts.machine import Step
 
 PARALLEL_WORKLOADS: Final = 16
 QUEUE_MOST: Final = 2_000  # workloads whose steps run or wait; what does not fit is asked for again by a later cycle

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.controller.deciding import Decided
 from autoscaler.controller.reserving import Reservations
-from autoscaler.controller.steps import limits_of
+from autoscaler.controller.steps import situation_of
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.decision import Grant, ScalingDecision
 from autoscaler.model.quota import Domain
@@ -23,7 +23,6 @@ from autoscaler.scaling.together import unbounded, whole_demand
 from rollouts import machine, planner, quota
 from rollouts.commands import Hold, Release
 from rollouts.machine import Step
-from rollouts.observed import Situation
 from rollouts.planner import Asker
 from rollouts.quota import Ask, Ledger, Verdict, replicas_in
 from rollouts.record import Phase
@@ -191,20 +190,16 @@ def _asker(subject: Subject) -> Asker:
 def _update(subject: Subject, wanted: int, now: float) -> Ask | None:
     if not subject.changing:
         return None
-    limits = limits_of(subject)
-    return machine.ask(limits, subject.record, subject.observed, wanted, now, _asker(subject))
+    return machine.ask(situation_of(subject, wanted, now), subject.record, _asker(subject))
 
 
 def _growth(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector], now: float) -> Ask | None:
     if subject.spec.target is not None:
         return _growth_of_target(subject, wanted, limits)
-    bounds = limits_of(subject)
-    assert bounds.rollout is not None
-    situation = Situation(bounds, bounds.rollout, subject.observed, wanted, now)
     record = subject.record
     if record.current is None:
         record = replace(record, current=subject.observed.newest.name)
-    return planner.growth(situation, record, _asker(subject), wanted)
+    return planner.growth(situation_of(subject, wanted, now), record, _asker(subject), wanted)
 
 
 def _growth_of_target(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector]) -> Ask | None:

@@ -32,8 +32,9 @@ from autoscaler.model.report import (
 )
 from autoscaler.model.resources import EMPTY, ResourceVector
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadSpec
+from rollouts.commands import HaveReplicas
 from rollouts.invariants import Broken
-from rollouts.machine import HaveReplicas, Reason
+from rollouts.machine import Reason
 from rollouts.record import Record
 
 log = structlog.get_logger()

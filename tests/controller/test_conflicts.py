@@ -21,7 +21,9 @@ from autoscaler.controller.subject import Rival, Snapshot, Subject
 from autoscaler.model.decision import Grant, Observation, Rule, ScalingDecision
 from autoscaler.model.resources import GPU
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
-from rollouts.machine import HaveReplicas, Observed, ObservedRevision, ObservedService, Stamp, Step
+from rollouts.commands import HaveReplicas, Stamp
+from rollouts.machine import Step
+from rollouts.observed import Observed, ObservedRevision, ObservedService
 from rollouts.record import Phase, Record
 from rollouts.revision import NO_REVISION, Revision
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollouts.machine import HaveReplicas, Reason
+from rollouts.commands import HaveReplicas
+from rollouts.machine import Reason
 from rollouts.record import Phase, Record
 from rollouts.target import Limits, ObservedTarget, step
 

@@ -18,7 +18,15 @@ from rollouts import machine, quota
 from rollouts.commands import Command, HaveReplicas
 from rollouts.driver import Driver
 from rollouts.machine import Step, step
-from rollouts.observed import Limits, Observed, ObservedHold, ObservedRevision, ObservedRoute, ObservedService
+from rollouts.observed import (
+    Limits,
+    Observed,
+    ObservedHold,
+    ObservedRevision,
+    ObservedRoute,
+    ObservedService,
+    Situation,
+)
 from rollouts.planner import Asker
 from rollouts.ports import UpdatePorts
 from rollouts.record import Bounds, Phase, Record
@@ -254,14 +262,16 @@ class World:
             for pool, gpus in self.gpus.items()
         }
 
+    def situation(self, seen: Observed) -> Situation:
+        return Situation(self.limits, self.spec, seen, self.granted(seen), self.now)
+
     def asks(self, seen: Observed) -> quota.Ask | None:
-        limits = replace(self.limits, rollout=self.spec)
-        return machine.ask(limits, self.record, seen, self.granted(seen), self.now, self.asker)
+        return machine.ask(self.situation(seen), self.record, self.asker)
 
     def decide(self, seen: Observed) -> Step:
         if seen.verdict is None and (ask := self.asks(seen)) is not None:
             seen = replace(seen, verdict=quota.share([ask], self.ledgers(), self.now)[ask.id])
-        return step(replace(self.limits, rollout=self.spec), self.record, seen, self.granted(seen), self.now)
+        return step(self.situation(seen), self.record)
 
     def cycle(self, seen: Observed | None = None) -> Step:
         """One look, one step, carried out by the real driver. Raises Cut where it was cut off."""

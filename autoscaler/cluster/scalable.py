@@ -69,7 +69,7 @@ class Shape:
 
 
 class ScalableRevisions:
-    """The driver's port `Revisions` for one workload."""
+    """The driver's ports `Scale` and `Revisions` for one workload."""
 
     def __init__(
         self,
@@ -128,13 +128,7 @@ class ScalableRevisions:
         if digest_of(there) != revision.digest:
             raise Conflict(f"ControllerRevision {revision.name} holds another content")
 
-    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
-        if seen is None:
-            await self._create(revision, replicas)
-        else:
-            await self._scale(revision, replicas, seen)
-
-    async def _create(self, revision: str, replicas: int) -> None:
+    async def create(self, revision: str, replicas: int) -> None:
         namespace, kind = self._workload.metadata.namespace, self._kind_of(revision)
         content, pool = self._contents[revision], self._where(revision)
         body = render(kind, self._workload, revision, content, replicas, self._orphan, self._epoch, pool)
@@ -165,11 +159,11 @@ class ScalableRevisions:
         answer = await stamp(self._api, path, there.metadata, epoch)
         self._wrote(kind, msgspec.json.decode(answer, type=Scalable))
 
-    async def _scale(self, revision: str, replicas: int, seen: int) -> None:
-        there = self._observed(revision)
+    async def scale(self, name: str, replicas: int, seen: int) -> None:
+        there = self._observed(name)
         uid = there.metadata.uid if there is not None else ""
         namespace = self._workload.metadata.namespace
-        await write_count(self._api, self._kind_of(revision).resource, namespace, revision, uid, replicas, seen)
+        await write_count(self._api, self._kind_of(name).resource, namespace, name, uid, replicas, seen)
 
     async def _read(self, kind: Kind, revision: str) -> Scalable:
         path = kind.resource.path(self._workload.metadata.namespace, revision)

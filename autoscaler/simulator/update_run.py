@@ -32,7 +32,7 @@ from rollouts.commands import HaveReplicas
 from rollouts.driver import Driver
 from rollouts.machine import Step
 from rollouts.observed import Observed
-from rollouts.ports import UpdatePorts
+from rollouts.ports import OwnPorts
 from rollouts.record import Phase
 from rollouts.revision import digest_of, identify, identity_of
 
@@ -332,8 +332,8 @@ class _Model:
         if step.record == subject.stored and not step.commands:
             return None
         workload = self.workload
-        ports = UpdatePorts(removal=workload, quota=workload, route=None, warm_ups=workload)
-        driver = Driver(Stored(workload), workload, workload, lambda _: True, ports)
+        own = OwnPorts(revisions=workload, traffic=workload, removal=workload, quota=workload)
+        driver = Driver(Stored(workload), workload, lambda _: True, own)
         with contextlib.suppress(NotHeld):  # the next cycle asks again
             asyncio.run(driver.run(subject.stored, step))
         counts = (each for each in driver.done if isinstance(each, HaveReplicas) and each.seen is not None)

@@ -91,7 +91,7 @@ class Quota:
 
 
 class ImitatedWorkload:
-    """One workload's objects, pods, Services and record. It is all of its driver's ports but `Records`."""
+    """One workload's objects, pods, Services and record. It is all that its driver needs but `Records`."""
 
     def __init__(
         self, key: WorkloadKey, quota: Quota, start_s: float, chance: random.Random, wrote: Callable[[], None]
@@ -231,10 +231,16 @@ class ImitatedWorkload:
         self.things[revision].epoch = epoch
         self._wrote()
 
-    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
-        thing = self.things.setdefault(revision, Thing())
+    async def create(self, revision: str, replicas: int) -> None:
+        self._have(revision, replicas)
+
+    async def scale(self, name: str, replicas: int, seen: int) -> None:
+        self._have(name, replicas)
+
+    def _have(self, name: str, replicas: int) -> None:
+        thing = self.things.setdefault(name, Thing())
         thing.replicas = replicas
-        self._settle(revision, thing)
+        self._settle(name, thing)
         self._wrote()
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
@@ -254,10 +260,6 @@ class ImitatedWorkload:
     async def release(self, revision: str) -> None:
         self.quota.write(str(self.key), revision, None)
         self._wrote()
-
-    async def warm_up(self, revision: str) -> None:
-        """No workload of the demo asks for it."""
-        raise NotImplementedError
 
 
 class Stored:

@@ -116,7 +116,7 @@ def test_an_object_of_before_node_pools_tells_none() -> None:
 async def test_a_pool_that_the_configuration_lost_is_refused_with_those_that_it_has() -> None:
     made = workload(deployment.KIND, content(deployment.KIND, None))
     with pytest.raises(Refused, match="node pool gone is not in the configuration; allowed: default, h100"):
-        await revisions(None, made, "gone").have_replicas("llama-1", 1, seen=None)
+        await revisions(None, made, "gone").create("llama-1", 1)
 
 
 def revisions(api: Any, made: InferenceWorkload, pool: str, kind: Kind = deployment.KIND) -> ScalableRevisions:
@@ -151,7 +151,7 @@ async def test_the_scheduler_places_a_revision_in_its_pool_alone(lws: Cluster, n
     count, node = 2 if kind is deployment.KIND else 4, f"{namespace}-n"
     client = await connect(lws.kubeconfig)
     try:
-        await revisions(client, made, "h100", kind).have_replicas("llama-1", 2, seen=None)
+        await revisions(client, made, "h100", kind).create("llama-1", 2)
     finally:
         await client.close()
 

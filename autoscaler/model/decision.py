@@ -110,24 +110,8 @@ class ScalingDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What one workload asks of its quota domain (project and node pool)."""
-
-    key: WorkloadKey
-    project: str
-    node_pool: str
-    priority_rank: int  # higher goes first
-    created_at: float
-    per_replica: ResourceVector
-    applied: int  # replicas in the spec
-    live_pods: int  # pods that exist, terminating ones too: they still hold their GPUs
-    desired: int
-    floor: int  # growth up to here goes before growth beyond it, within one priority
-
-
-@dataclass(frozen=True, slots=True)
 class Grant:
-    """What quota left of an ask."""
+    """What quota left of what a workload wants."""
 
     key: WorkloadKey
     granted: int

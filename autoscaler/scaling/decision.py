@@ -2,7 +2,7 @@
 
 Order: what the user fixed (stopped, manual, paused, first start, zero), then the policy, asked once for each signal,
 of whose counts the highest wins, then the guards against lowering on bad data, then the way to zero, then the bounds.
-Quota comes after, in `allocation`. Every rule that changed the number is in the decision. Never acts, never reads a
+Quota comes after, in `rollouts.quota`. Every rule that changed the number is in the decision. Never acts, never reads a
 clock.
 """
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoscaler.controller import quotas
 from autoscaler.controller.deciding import decide_all
@@ -19,7 +21,7 @@ from autoscaler.model.workload import WorkloadKey
 from autoscaler.scaling.holds import Change
 from rollouts import commands
 from rollouts.machine import Step
-from rollouts.observed import ObservedHold
+from rollouts.observed import ObservedHold, ObservedRevision
 from rollouts.record import Bounds, Rollout
 from rollouts.revision import Revision
 from tests.controller.test_conflicts import KEY, NOW, snapshot, subject
@@ -80,6 +82,51 @@ def test_growth_goes_by_age_and_in_part() -> None:
 def test_what_runs_is_never_taken_away_here() -> None:
     seen = snapshot(of_team("a", 8), of_team("b", 8))
     assert granted(shared(seen, {}, TWELVE)) == {"a": 8, "b": 8}
+    assert granted(shared(seen, {"a": 9}, TWELVE)) == {"a": 8, "b": 8}
+
+
+def test_a_lower_count_is_always_granted_and_what_it_frees_is_free_once_it_is_gone() -> None:
+    seen = snapshot(of_team("a", 10), of_team("b", 2))
+    assert granted(shared(seen, {"a": 2, "b": 9}, TWELVE)) == {"a": 2, "b": 2}
+
+
+def test_pods_that_terminate_hold_their_share() -> None:
+    """As they are held, and where nobody holds them."""
+    for holds in ((ObservedHold("a-1", "default", {GPU: 8000}),), ()):
+        going = of_team("a", 2)
+        assert going.observed.current is not None
+        current = replace(going.observed.current, terminating=6)
+        going = replace(going, observed=replace(going.observed, current=current, holds=holds))
+        assert granted(shared(snapshot(going, of_team("b", 2)), {"b": 12}, TWELVE)) == {"a": 2, "b": 4}
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(0, 20), st.integers(1, 3)), max_size=6)
+
+
+@given(rows=ROWS, limit=st.integers(0, 40))
+def test_growth_never_passes_the_limit_and_nothing_is_taken_away(
+    rows: list[tuple[int, int, int, int]], limit: int
+) -> None:
+    """Replicas applied, terminating and wanted, and GPUs of one."""
+    subjects = []
+    for i, (applied, going, _, gpus) in enumerate(rows):
+        base = of_team(f"w{i}", applied)
+        current = ObservedRevision(f"w{i}-1", applied, ready=applied, terminating=going)
+        observed = replace(base.observed, current=current, holds=(), per_replica={f"w{i}-1": {GPU: gpus * 1000}})
+        subjects.append(replace(base, observed=observed))
+    desired = {f"w{i}": wanted for i, (_, _, wanted, _) in enumerate(rows)}
+    limits = {TEAM: {GPU: limit * 1000}}
+    grants = shared(snapshot(*subjects), desired, limits).grants
+    used = grown = 0
+    for i, (applied, going, wanted, gpus) in enumerate(rows):
+        got = grants[WorkloadKey("ml", f"w{i}")].granted
+        assert min(applied, wanted) <= got <= wanted
+        used += (applied + going) * gpus
+        grown += max(0, got - applied - going) * gpus
+    assert grown == 0 or used + grown <= limit
+    assert granted(shared(snapshot(*reversed(subjects)), desired, limits)) == {
+        key.name: grant.granted for key, grant in grants.items()
+    }
 
 
 def test_without_a_limit_everybody_gets_what_is_wanted() -> None:

@@ -19,39 +19,15 @@ from rollouts.commands import Command
 from rollouts.invariants import Broken
 from rollouts.observed import Situation
 from rollouts.quota import Ask
-from rollouts.record import Phase, Record, Rollout, Why
+from rollouts.record import Phase, Record
 
 
 class Reason(StrEnum):
-    """What happened in a step, for events."""
+    """What a step tells that no two records tell."""
 
     REVISION_CREATED = "RevisionCreated"
-    UPDATE_PENDING = "UpdatePending"
-    REVISION_AVAILABLE = "RevisionAvailable"
-    INITIALIZATION_TIMED_OUT = "InitializationTimedOut"
-    TAKING_OVER = "TakingOver"
-    UPDATE_QUEUED = "UpdateQueued"
-    UPDATE_STARTED = "UpdateStarted"
-    UPDATE_SHIFTING = "UpdateShifting"
-    UPDATE_PAUSED = "UpdatePaused"
-    UPDATE_DRAINING = "UpdateDraining"
-    UPDATE_COMPLETED = "UpdateCompleted"
-    UPDATE_ROLLING_BACK = "UpdateRollingBack"
-    UPDATE_FAILED = "UpdateFailed"
-    UPDATE_SUPERSEDED = "UpdateSuperseded"
+    TAKING_OVER = "TakingOver"  # a count is kept up because objects wait for their stamps
     VERB_IGNORED = "VerbIgnored"
-    FROZEN = "Frozen"
-
-
-_OF_PHASE = {
-    Phase.QUEUED: Reason.UPDATE_QUEUED,
-    Phase.STARTING: Reason.UPDATE_STARTED,
-    Phase.SHIFTING: Reason.UPDATE_SHIFTING,
-    Phase.PAUSED: Reason.UPDATE_PAUSED,
-    Phase.DRAINING: Reason.UPDATE_DRAINING,
-    Phase.ROLLING_BACK: Reason.UPDATE_ROLLING_BACK,
-    Phase.FAILED: Reason.UPDATE_FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +54,11 @@ def step(seen: Situation, before: Record) -> Step:
         record = replace(record, update=update)
     record, replicas, held = _counted(seen, record, _replicas(seen, before, record))
     commands = actions.commands(seen, record, replicas)
-    reasons = (*_reasons(before, record), *_reasons_of_update(before, record))
     broken = invariants.proposed(seen, record, commands)
     if broken is not None:
-        return Step(before, (), (Reason.FROZEN,), broken.detail, broken)
+        return Step(before, waiting=broken.detail, broken=broken)
     moves.check_current(before.phase, record.phase)
-    return Step(record, commands, (*reasons, Reason.TAKING_OVER) if held else reasons, waiting)
+    return Step(record, commands, _reasons(before, record, held), waiting)
 
 
 def ask(seen: Situation, record: Record, asker: planner.Asker) -> Ask | None:
@@ -126,14 +101,13 @@ def _counted(seen: Situation, record: Record, wanted: int) -> tuple[Record, int,
     return record, replicas, held
 
 
-def _reasons(before: Record, after: Record) -> tuple[Reason, ...]:
-    changed = (
+def _reasons(before: Record, after: Record, held: bool) -> tuple[Reason, ...]:
+    told = (
         (_is_new(before, after.current), Reason.REVISION_CREATED),
-        (after.update is not None and before.update != after.update, Reason.UPDATE_PENDING),
-        (before.served_at is None and after.served_at is not None, Reason.REVISION_AVAILABLE),
-        (before.phase != after.phase and after.phase is Phase.FAILED, Reason.INITIALIZATION_TIMED_OUT),
+        (before.handled != after.handled and _obeys(before) == _obeys(after), Reason.VERB_IGNORED),
+        (held, Reason.TAKING_OVER),
     )
-    return tuple(reason for happened, reason in changed if happened)
+    return tuple(reason for happened, reason in told if happened)
 
 
 def _is_new(before: Record, revision: str | None) -> bool:
@@ -142,28 +116,9 @@ def _is_new(before: Record, revision: str | None) -> bool:
     return revision not in (before.current, known, before.previous)
 
 
-def _reasons_of_update(before: Record, after: Record) -> tuple[Reason, ...]:
-    was, now = before.rollout, after.rollout
-    found: list[Reason] = []
-    if was is not None and (now is None or now.revision != was.revision):
-        completed = after.current == was.revision and was.phase is Phase.DRAINING
-        reverted = was.reason is Why.TEMPLATE_REVERTED
-        found.append(
-            Reason.UPDATE_COMPLETED if completed else Reason.UPDATE_FAILED if reverted else Reason.UPDATE_SUPERSEDED
-        )
-    if now is not None and _place(was) != _place(now) and now.phase in _OF_PHASE:
-        found.append(_OF_PHASE[now.phase])
-    if before.handled != after.handled and _obeys(before) == _obeys(after):
-        found.append(Reason.VERB_IGNORED)
-    return tuple(found)
-
-
-def _place(rollout: Rollout | None) -> tuple[str, Phase, float] | None:
-    return (rollout.revision, rollout.phase, rollout.since) if rollout is not None else None
-
-
 def _obeys(record: Record) -> tuple[object, ...]:
     """What a verb may change."""
     rollout = record.rollout
-    wishes = (rollout.full, rollout.pause) if rollout is not None else ()
-    return (record.phase, _place(rollout), *wishes)
+    if rollout is None:
+        return (record.phase,)
+    return (record.phase, rollout.revision, rollout.phase, rollout.since, rollout.full, rollout.pause)

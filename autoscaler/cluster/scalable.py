@@ -24,7 +24,6 @@ from autoscaler.cluster.resources import (
     REVISION_LABEL,
     WORKLOAD_LABEL,
     ControllerRevision,
-    Metadata,
     Pod,
     Resource,
     Scalable,
@@ -272,11 +271,6 @@ def pod_template(template: Content, labels: Mapping[str, str], nodes: NodeLabels
         if selected.get(key, value) != value:
             raise Contradiction(f"its nodeSelector asks for {key}: {selected[key]}, not for {value}")
     return {**template, "metadata": metadata, "spec": {**spec, "nodeSelector": {**selected, **nodes}}}
-
-
-def node_pool_of(metadata: Metadata) -> str | None:
-    """The node pool that a revision's object was created in; None where nobody wrote it down."""
-    return (metadata.annotations or {}).get(NODE_POOL_ANNOTATION)
 
 
 def _in_order(identity: Content) -> Content:

@@ -9,7 +9,7 @@ runs into stays with that workload.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -142,7 +142,7 @@ class Cycle:
         seen = quotas.with_verdicts(seen, shares.verdicts)
         steps = self.step(seen, shares.grants, tenure.epoch)
         grants = await self._reserve(seen, steps, shares.grants)
-        steps |= self.step_targets(seen, grants, tenure.epoch)
+        steps |= self.step_targets(seen, grants)
         self._last = (seen, decided, grants)
         outcomes = await self.execute(seen, steps, tenure)
         return await self.report(seen, decided, grants, outcomes, tenure.api)
@@ -238,20 +238,24 @@ class Cycle:
         """Of all workloads whose objects are ours. A barred one has an empty step."""
         fence = self._fences = fences(seen, frozenset(self._contested), self._fences, epoch)
         self.unstamped = fence.unstamped
-        return {
-            each.key: self._step(each, grants, fence, seen.at_s) for each in seen.subjects if each.spec.target is None
-        }
+        return self._steps_of((each for each in seen.subjects if each.spec.target is None), grants, fence, seen.at_s)
 
-    def step_targets(self, seen: Snapshot, grants: Grants, epoch: int) -> dict[WorkloadKey, Step]:
-        """Of the others, by what their ledgers confirm."""
-        fence = fences(seen, frozenset(self._contested), self._fences, epoch)
+    def step_targets(self, seen: Snapshot, grants: Grants) -> dict[WorkloadKey, Step]:
+        """Of the others, after `step`, by what their ledgers confirm."""
+        assert self._fences is not None
         targets = (each for each in seen.subjects if each.spec.target is not None)
-        return {each.key: self._step(each, grants, fence, seen.at_s) for each in targets}
+        return self._steps_of(targets, grants, self._fences, seen.at_s)
 
-    def _step(self, subject: Subject, grants: Grants, fence: Fences, now: float) -> Step:
-        if subject.key in self._barred or quotas.waits(subject, self._foreign):
-            return Step(subject.stored)
-        return step_of(subject, grants[subject.key].granted, fence, now)
+    def _steps_of(
+        self, subjects: Iterable[Subject], grants: Grants, fence: Fences, now: float
+    ) -> dict[WorkloadKey, Step]:
+        barred = self._barred
+        return {
+            each.key: Step(each.stored)
+            if each.key in barred or quotas.waits(each, self._foreign)
+            else step_of(each, grants[each.key].granted, fence, now)
+            for each in subjects
+        }
 
     @property
     def _barred(self) -> Mapping[WorkloadKey, Trouble]:
@@ -299,7 +303,7 @@ class Cycle:
 
         def write(outcome: Outcome, status: Mapping[str, Any], wrote: Callable[[], None]) -> None:
             writer = StatusWriter(api, outcome.workload, self._store.workloads.assume)
-            key = _key_of(outcome)
+            key = key_of(outcome.workload)
             if not self.queue.running(key):
                 self.queue.put(key, RANK_STATUS, partial(write_status, key, writer, status, wrote))
 
@@ -378,10 +382,6 @@ class Cycle:
     def _still_wanted(self, key: WorkloadKey, command: Command) -> bool:
         newest = self._steps.get(key)
         return newest is not None and command in newest.commands
-
-
-def _key_of(outcome: Outcome) -> WorkloadKey:
-    return WorkloadKey(outcome.workload.metadata.namespace, outcome.workload.metadata.name)
 
 
 def _silent(seen: Snapshot) -> dict[WorkloadKey, Outcome]:

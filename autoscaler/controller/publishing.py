@@ -20,7 +20,7 @@ from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL
 from autoscaler.cluster.status import NUMBERS_EVERY_S, StatusWriter, differs, render_conditions, timestamp
 from autoscaler.controller import updates
 from autoscaler.controller.reporting import Outcome, reason_text
-from autoscaler.controller.subject import Snapshot
+from autoscaler.controller.subject import Snapshot, key_of
 from autoscaler.model.decision import ScalingDecision, SignalInput
 from autoscaler.model.report import CycleReport, WorkloadReport
 from autoscaler.model.signal import Direction
@@ -64,10 +64,7 @@ class Publisher:
         self, report: CycleReport, seen: Snapshot, outcomes: Mapping[WorkloadKey, Outcome], write: WriteStatus
     ) -> None:
         """Tells what is new, and has `write` begin those statuses that are worth it and within the cycle's share."""
-        unresolved = {
-            WorkloadKey(each.metadata.namespace, each.metadata.name): Outcome(each, Record())
-            for each, _ in seen.unresolved
-        }
+        unresolved = {key_of(each): Outcome(each, Record()) for each, _ in seen.unresolved}
         everything = {**outcomes, **unresolved}
         for memory in (self._numbers_at, self._waiting_since, self._settled, self._last_scale):
             for key in memory.keys() - everything.keys():

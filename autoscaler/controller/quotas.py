@@ -27,8 +27,6 @@ from rollouts.planner import Asker
 from rollouts.quota import Ask, Ledger, Verdict, replicas_in
 from rollouts.record import Phase
 
-Demands = Mapping[WorkloadKey, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Shares:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
-import structlog
-
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.status import (
-    conditions_of,
-)
+from autoscaler.cluster.status import conditions_of
 from autoscaler.cluster.traffic.gatewayapi import Unusable
 from autoscaler.controller import updates
 from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
 from autoscaler.controller.phases import phase_of
 from autoscaler.controller.specs import Operator, Unresolved
-from autoscaler.controller.subject import Snapshot, Subject
+from autoscaler.controller.subject import Snapshot, Subject, key_of
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.foreign import Measure
 from autoscaler.model.quota import Domain
@@ -36,8 +32,6 @@ from rollouts.commands import HaveReplicas
 from rollouts.invariants import Broken
 from rollouts.machine import Reason
 from rollouts.record import Record
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +217,7 @@ def _unresolved_report(
 ) -> WorkloadReport:
     """What runs goes on running; only the conditions tell."""
     status = workload.status
-    key = WorkloadKey(workload.metadata.namespace, workload.metadata.name)
+    key = key_of(workload)
     before = told.get(key) or conditions_of(workload)
     found = {**before, **{each.type: each for each in unresolved(why)}}
     report = WorkloadReport(

@@ -80,7 +80,8 @@ def test_a_count_that_somebody_else_wrote_is_healed() -> None:
 def test_a_template_edit_is_remembered_and_changes_nothing_of_what_serves() -> None:
     done = step(ONE, STEADY, observed(SECOND, replicas=2, ready=2), 2, 200.0)
     assert (done.commands, done.record.current, done.record.update) == ((), FIRST.name, SECOND.name)
-    assert done.reasons == (Reason.UPDATE_PENDING, Reason.UPDATE_QUEUED)
+    assert done.record.rollout is not None
+    assert (done.record.rollout.revision, done.record.rollout.phase) == (SECOND.name, Phase.QUEUED)
 
 
 def test_a_template_edit_taken_back_is_forgotten() -> None:
@@ -98,7 +99,7 @@ def test_the_first_ready_replica_completes_the_revision() -> None:
     before = recorded()
     done = step(Limits(2), before, observed(replicas=2, ready=1, starting=1), 2, 130.0)
     assert (done.record.phase, done.record.served_at, done.record.initialized) == (Phase.COMPLETE, 130.0, False)
-    assert done.reasons == (Reason.REVISION_AVAILABLE,)
+    assert done.reasons == ()
 
 
 @pytest.mark.parametrize(("now", "phase", "replicas"), [(399.9, Phase.STARTING, 2), (400.0, Phase.FAILED, 0)])

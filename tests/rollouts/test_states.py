@@ -301,18 +301,12 @@ def test_a_deleted_object_is_gone_only_when_its_pods_would_be_seen() -> None:
     assert not ObservedRevision(A, None, terminating=1).gone
 
 
-def test_the_reasons_tell_the_story_in_order() -> None:
+def test_an_update_is_recorded_phase_by_phase() -> None:
     world = World().serving().edit("b")
     world.run(60, World.settled)
-    told = [reason for each in world.steps for reason in each.reasons]
-    assert told == [
-        Reason.UPDATE_PENDING,
-        Reason.UPDATE_QUEUED,
-        Reason.UPDATE_STARTED,
-        Reason.UPDATE_SHIFTING,
-        Reason.UPDATE_DRAINING,
-        Reason.UPDATE_COMPLETED,
-    ]
+    phases = [each.record.rollout.phase if each.record.rollout else None for each in world.steps]
+    told = [phase for phase, before in zip(phases, [None, *phases], strict=False) if phase is not before]
+    assert told == [Phase.QUEUED, Phase.STARTING, Phase.SHIFTING, Phase.DRAINING, None]
 
 
 def test_a_name_that_needed_another_count_keeps_it_once_it_is_current() -> None:

@@ -18,9 +18,9 @@ from autoscaler.cluster.workloads.scaletarget import TargetScale
 from autoscaler.controller.kinds import kind_of
 from autoscaler.controller.reserving import LedgerQuota, Reservations
 from autoscaler.controller.revisions import address_of
-from autoscaler.controller.specs import DEFAULT_POOL, Operator
+from autoscaler.controller.specs import Operator
 from autoscaler.controller.subject import Subject
-from autoscaler.model.rollout import WarmUpSpec
+from autoscaler.model.rollout import DEFAULT_POOL, WarmUpSpec
 from autoscaler.model.workload import RevisionKey
 from autoscaler.signals.warmups import WarmUps
 from rollouts.commands import Command

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-
-import structlog
+from typing import Final
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.status import (
@@ -36,7 +35,7 @@ from rollouts.invariants import Broken
 from rollouts.machine import HaveReplicas, Reason
 from rollouts.record import Record
 
-log = structlog.get_logger()
+UPDATES_EVERY_S: Final = 1.0  # between two looks at an update
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +120,19 @@ def compose(
         report.key: report for report in (_unresolved_report(*each, told.conditions) for each in seen.unresolved)
     }
     return CycleReport(seen.at_s, workloads=reports, quota=_quota(known.used, operator.limits))
+
+
+def again_in_s(seen: Snapshot, outcomes: Mapping[WorkloadKey, Outcome], now: float) -> float | None:
+    """When to look again though nothing pokes: at once where an update's step was done, as the next one may follow;
+    else when one of its clocks runs out, and at least every UPDATES_EVERY_S: pages and ledgers poke nobody. None: no
+    update asks for it."""
+    changing = [each.key for each in seen.subjects if each.changing or outcomes[each.key].before is not None]
+    if not changing:
+        return None
+    if any(outcomes[key].before is not None for key in changing):
+        return 0.0
+    instants = (at for key in changing for at in updates.next_instants(outcomes[key].record))
+    return max(0.0, min([UPDATES_EVERY_S, *(at - now for at in instants if at > now)]))
 
 
 def _workload_report(

@@ -50,6 +50,11 @@ def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
     return machine.step(limits_of(subject, fence), subject.record, subject.observed, granted, now)
 
 
+def has_work(subject: Subject, step: Step) -> bool:
+    """Is there anything to store or to do?"""
+    return bool(step.commands) or step.record != subject.stored
+
+
 def limits_of(subject: Subject, fence: Fences | None = None) -> Limits:
     """The workload's numbers. `fence` None: for what is only asked."""
     spec, rollout = subject.spec, subject.spec.rollout

@@ -136,6 +136,7 @@ class Grant:
     free: ResourceVector = field(default_factory=dict)  # of the domain, after this grant
     limit: ResourceVector = field(default_factory=dict)  # of the domain; empty: unlimited
     unheld: str = ""  # why what quota allows is not granted yet: its hold is not in the ledger
+    others_unknown: bool = False  # nor what pods of others leave of the quota: then nobody knows what is short
 
     @property
     def clipped(self) -> bool:

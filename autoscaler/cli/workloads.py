@@ -26,7 +26,8 @@ Exit status: 0 done, 1 it did not work, 2 wrong usage, 4 not done in time.
 
 \b
 STATUS joins the phase and that of an update, REV the current revision and the one that is coming,
-TRAFFIC their percents. GPUS are held of the quota by all its revisions.
+TRAFFIC their percents. GPUS are held of the quota by all its revisions. With -o wide, NEXT-ELIGIBLE is
+when there may be fewer replicas again: a delay, a window or a retention holds them; more may come at any time.
 
 \b
 Examples:

@@ -38,7 +38,9 @@ from rollouts.record import (
 P = TypeVar("P", Bounds, Leaving, Rollout)
 
 NUMBERS_EVERY_S: Final = 30.0  # plain numbers are not worth a write of their own more often
-_NUMBERS: Final = frozenset({"ageSeconds", "value", "recommended", "message", "phaseMessage", "gpusFree", "gpusShort"})
+_NUMBERS: Final = frozenset(
+    {"ageSeconds", "value", "recommended", "message", "phaseMessage", "gpusFree", "gpusShort", "nextEligibleAt"}
+)
 INSTANTS: Final = frozenset(  # fields of the record, by the names that both sides have
     {"started_at", "served_at", "since", "until", "not_before", "deadline_at", "queued_at", "queue_deadline_at"}
     | {"head_since", "held_at", "schedule_deadline_at", "progress_deadline_at", "accepted_at", "drain_deadline_at"}

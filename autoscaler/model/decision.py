@@ -101,6 +101,7 @@ class ScalingDecision:
     panicking: bool = False
     quality: Quality | None = None  # the worst among the signals that may lower; None: none is wanted or read
     faults: tuple[str, ...] = ()  # "pod-a: http 500"
+    lower_at_s: float | None = None  # a clock keeps a lower count back until then, Unix seconds; None: none does
 
     @property
     def action(self) -> Action:

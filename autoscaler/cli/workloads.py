@@ -151,7 +151,7 @@ Exit status: 0 it fits, or this is not known from here, 1 it did not work or wou
 The API server is asked what it would store (a dry run, which takes the right to patch the workload);
 nothing is changed. It is a forecast: demand and quota may be others when you apply. Bounds that nobody
 set count as the built-in defaults. What is free is known while the workload waits for quota, and always
-to whoever may list quotaledgers.
+to whoever may list quotaledgers, and the project's pods, which may hold GPUs without being Tidegate's.
 
 \b
 Examples:

@@ -156,17 +156,18 @@ class Project:
     def __init__(self, planner: Planner) -> None:
         self.planner, self.desk = planner, planner.desk
         self.name = f"team-{self.desk.namespace}"
-        body = self.edited(3, "example/vllm:1")
+        running = self.edited(3, "example/vllm:1")
         quota = {"project": self.name, "nodePool": "default", "gpusLimit": 12000}
-        planner.runs(body, limit=12, free=0, quota=quota)
+        planner.runs(running, limit=12, free=0, quota=quota)
         take_gpus(self.desk.cluster, self.desk.namespace, "notebook", 2)
         path = f"/api/v1/namespaces/{self.desk.namespace}/pods/notebook"
         self.desk.cluster.wait_for(lambda: self.desk.cluster.get(path)["spec"].get("nodeName"), "the pod to be placed")
         labels = {"tidegate.dev/project": self.name, "tidegate.dev/node-pool": "default"}
-        hold = {"owner": f"{self.desk.namespace}/llama", "revision": name_of(body), "vector": {GPU: 3000}}
+        hold = {"owner": f"{self.desk.namespace}/llama", "revision": name_of(running), "vector": {GPU: 3000}}
         spec = {"limit": {GPU: 12000}, "holds": [hold]}
         collection = f"/apis/tidegate.dev/v1alpha1/namespaces/{self.desk.namespace}/quotaledgers"
-        self.desk.cluster.create(collection, {"metadata": {"name": "l", "labels": labels}, "spec": spec})
+        body = {"apiVersion": "tidegate.dev/v1alpha1", "kind": "QuotaLedger", "spec": spec}
+        self.desk.cluster.create(collection, {**body, "metadata": {"name": "team.default", "labels": labels}})
 
     def edited(self, least: int, image: str) -> dict[str, Any]:
         body = whole(least, least, image)

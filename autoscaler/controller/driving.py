@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from autoscaler.cluster.fencing import Tenure
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
@@ -37,10 +38,16 @@ class Ports:
     warm_ups: WarmUps
     operator: Callable[[], Operator]
 
-    def driver(self, subject: Subject, tenure: Tenure, wanted: Callable[[Command], bool]) -> Driver:
-        """For one step of one workload."""
+    def driver(
+        self,
+        subject: Subject,
+        tenure: Tenure,
+        wanted: Callable[[Command], bool],
+        told: Callable[[InferenceWorkload], Mapping[str, Any]],
+    ) -> Driver:
+        """For one step of one workload. `told`: what its status says once the step's record is stored."""
         workload = as_decided_on(subject, self.store.workloads.find(*subject.key))
-        records = StatusWriter(tenure.api, workload, self.store.workloads.assume)
+        records = StatusWriter(tenure.api, workload, self.store.workloads.assume, told)
         if subject.spec.target is not None and subject.there is not None:
             return Driver(records, TargetScale(tenure.api, subject.resource, subject.there), wanted)
         traffic = ServiceTraffic(

@@ -104,14 +104,19 @@ def shortfall(grant: Grant, spec: WorkloadSpec) -> str:
     """ "wants 6, has 4: 2 GPU short in project ml-team (0 of 12 free)"."""
     name = GPU if GPU in grant.short else min(grant.short, default="")
     if not name:
-        why = f": {grant.unheld}" if grant.unheld else ""
-        return f"wants {grant.desired}, has {grant.granted}{why}"
+        why = grant.unheld or (others_unknown(spec) if grant.others_unknown else "")
+        return f"wants {grant.desired}, has {grant.granted}{f': {why}' if why else ''}"
     free, limit = max(0, grant.free.get(name, 0)), grant.limit.get(name, 0)
     unit = "GPU" if name == GPU else name
     return (
         f"wants {grant.desired}, has {grant.granted}: {_units(grant.short, name)} {unit} short "
         f"in project {spec.project} ({free / 1000:g} of {limit / 1000:g} free)"
     )
+
+
+def others_unknown(spec: WorkloadSpec) -> str:
+    """Said in place of what is short, until the first list of them is there."""
+    return f"it is not known yet what pods of others use of the quota of project {spec.project}"
 
 
 def _units(vector: ResourceVector, name: str) -> str:

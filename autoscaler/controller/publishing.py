@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import Any
 
 import structlog
@@ -153,6 +154,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
     }
     if report.spec is None:
         return status
+    lower_at = report.decision.lower_at_s if report.decision is not None else None
     labels = {WORKLOAD_LABEL: report.key.name, REVISION_LABEL: report.revision or ""}  # a pod per replica
     if report.spec.target is None:  # the traffic of somebody else's object is somebody else's
         port = report.service_port or report.spec.serving.port
@@ -169,6 +171,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
             "terminating": counts.terminating,
         },
         "signals": _signals(report.decision),
+        "nextEligibleAt": timestamp(ceil(lower_at)) if lower_at is not None else None,
         **report.revisions,
     }
     return status

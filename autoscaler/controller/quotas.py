@@ -34,7 +34,7 @@ class Shares:
 
     grants: Mapping[WorkloadKey, Grant]  # of the current revisions
     verdicts: Mapping[WorkloadKey, Verdict]  # on updates
-    used: Mapping[Domain, ResourceVector]  # of each limit, before this cycle's asks
+    used: Mapping[Domain, ResourceVector]  # of each limit, before this cycle's asks; absent: not known yet
 
 
 def share(
@@ -62,11 +62,11 @@ def share(
     verdicts = quota.share(asks, ledgers, seen.at_s)
     return Shares(
         {
-            each.key: _grant(each, decisions[each.key], wanted[each.key], growth[each.key], verdicts, limits)
+            each.key: _grant(each, seen.foreign, wanted[each.key], growth[each.key], verdicts, limits)
             for each in seen.subjects
         },
         {key: verdicts[ask.id] for key, ask in updates.items() if ask is not None},
-        {domain: ledger.used for domain, ledger in ledgers.items()},
+        {domain: ledger.used for domain, ledger in ledgers.items() if seen.foreign.get(domain, EMPTY) is not None},
     )
 
 
@@ -259,7 +259,7 @@ def _taken(subject: Subject) -> Iterable[tuple[Domain, str, ResourceVector]]:
 
 def _grant(
     subject: Subject,
-    decision: ScalingDecision,
+    foreign: Mapping[Domain, ResourceVector | None],
     wanted: int,
     ask: Ask | None,
     verdicts: Mapping[quota.AskId, Verdict],
@@ -273,4 +273,6 @@ def _grant(
     seen = subject.observed.current
     applied = (seen.replicas if seen else None) or 0
     granted = min(wanted, max(verdict.replicas, applied))
+    if foreign.get(domain, EMPTY) is None:
+        return Grant(subject.key, granted, wanted, limit=limit, others_unknown=True)
     return Grant(subject.key, granted, wanted, verdict.short, verdict.free, limit)

@@ -50,6 +50,11 @@ def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
     return machine.step(situation_of(subject, granted, now, fence), subject.record)
 
 
+def has_work(subject: Subject, step: Step) -> bool:
+    """Is there anything to store or to do?"""
+    return bool(step.commands) or step.record != subject.stored
+
+
 def situation_of(subject: Subject, granted: int, now: float, fence: Fences | None = None) -> Situation:
     """What a workload whose objects are ours is decided on. `fence` None: for what is only asked."""
     spec, rollout = subject.spec, subject.spec.rollout

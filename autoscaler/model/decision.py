@@ -101,6 +101,7 @@ class ScalingDecision:
     panicking: bool = False
     quality: Quality | None = None  # the worst among the signals that may lower; None: none is wanted or read
     faults: tuple[str, ...] = ()  # "pod-a: http 500"
+    lower_at_s: float | None = None  # a clock keeps a lower count back until then, Unix seconds; None: none does
 
     @property
     def action(self) -> Action:
@@ -120,6 +121,7 @@ class Grant:
     free: ResourceVector = field(default_factory=dict)  # of the domain, after this grant
     limit: ResourceVector = field(default_factory=dict)  # of the domain; empty: unlimited
     unheld: str = ""  # why what quota allows is not granted yet: its hold is not in the ledger
+    others_unknown: bool = False  # nor what pods of others leave of the quota: then nobody knows what is short
 
     @property
     def clipped(self) -> bool:

@@ -204,7 +204,7 @@ async def test_a_step_that_waited_for_its_turn_is_not_begun() -> None:
     """The cycle has no ports: an attempt to write would raise."""
     there = subject(rival=HPA)
     step = Step(replace(there.stored, replicas=5), (HaveReplicas("chat-1", 5, 2),))
-    outcome = await contested(snapshot(there))._execute_one(there, step, NOW, cast(Any, None))
+    outcome = await contested(snapshot(there))._execute_one(there, step, NOW, cast(Any, None), cast(Any, None))
     assert (outcome.record, outcome.scaled) == (there.stored, None)
 
 

@@ -473,7 +473,8 @@ def test_deleted_in_any_phase_of_its_update_nothing_of_it_is_left(
         seen.check(quota)
 
 
-PHASES = ("Starting", "Warming", "Shifting", "Paused", "Draining", "Failed", "Queued", "RollingBack")  # soon ends
+# the last one ends by itself
+PHASES = ("Starting", "Warming", "Shifting", "Paused", "Draining", "Failed", "Queued", "RollingBack")
 
 
 def bring_to(workload: Workload, phase: str, body: Body, quota: int, kind: Kind) -> None:

@@ -55,7 +55,7 @@ def _phase_of(
 ) -> tuple[Phase, str]:
     if spec.desired_phase is DesiredPhase.STOPPED:
         left = counts.ready + counts.starting + counts.terminating
-        return (Phase.STOPPING, f"{left} pods left") if left else (Phase.STOPPED, "stopped by desiredPhase")
+        return (Phase.STOPPING, f"{left} replicas left") if left else (Phase.STOPPED, "stopped by desiredPhase")
     if record.phase is RolloutPhase.FAILED:
         limit = spec.initialization_timeout_s or 0
         return Phase.FAILED, f"{record.current} did not serve within {limit:.0f} s; its GPUs are released"
@@ -84,7 +84,7 @@ def _first_start(counts: Counts) -> tuple[Phase, str]:
     if counts.starting == 0:
         return Phase.CREATING, "creating pods"
     if counts.unscheduled > 0:
-        return Phase.PENDING, f"{counts.unscheduled} of {counts.starting} pods not placed on a node"
+        return Phase.PENDING, f"{counts.unscheduled} of {counts.starting} replicas not placed on a node"
     return Phase.INITIALIZING, f"0 of {counts.applied} replicas ready"
 
 

@@ -138,10 +138,7 @@ class ImitatedObjects(ABC):
             per_replica=dict.fromkeys(names, spec.per_replica),
         )
         own = snapshot.bounded_by(spec, record)
-        pages: dict[TargetKey, WorkloadSignals] = {}
-        for name in names:
-            if (signals := self.signals(name)) is not None:
-                pages[RevisionKey(self.key, name)] = signals
+        pages = self._pages(names)
         specs = dict.fromkeys(names, spec)
         seen, page = revisions.of(current).observed, pages.get(RevisionKey(self.key, current))
         return Subject(
@@ -158,6 +155,11 @@ class ImitatedObjects(ABC):
             specs=specs,
             coming=snapshot.coming_of(specs, record, revisions, pages),
         )
+
+    def _pages(self, revisions: Set[str]) -> dict[TargetKey, WorkloadSignals]:
+        """Those that there are."""
+        found = ((name, self.signals(name)) for name in revisions)
+        return {RevisionKey(self.key, name): signals for name, signals in found if signals is not None}
 
     def drive(self, subject: Subject, step: Step) -> tuple[Command, ...]:
         """Through the daemon's driver. What was done of it; what the ledger refuses, the next cycle asks again.

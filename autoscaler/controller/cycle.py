@@ -341,7 +341,8 @@ class Cycle:
         before = reporting.Before(self._told, self._desired)
         waiting = {key: step.waiting for key, step in steps.items() if step.waiting is not None}
         frozen = {key: step.broken for key, step in steps.items() if step.broken is not None}
-        known = reporting.Known(waited, rebuilt, waiting, self._used, frozen)
+        untrue = {key: step.noticed for key, step in steps.items() if step.noticed is not None}
+        known = reporting.Known(waited, rebuilt, waiting, self._used, frozen, untrue)
         return reporting.compose(seen, decided.of_current, grants, outcomes, known, before, self._resolver.operator)
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure, told: Told) -> Outcome:

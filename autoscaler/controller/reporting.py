@@ -89,6 +89,7 @@ class Known:
     waiting: Mapping[WorkloadKey, str]  # what an update waits for
     used: Mapping[Domain, ResourceVector]  # of each limited quota, what is held and what others have; absent: unknown
     frozen: Mapping[WorkloadKey, Broken]  # whose step would have broken an invariant
+    untrue: Mapping[WorkloadKey, Broken]  # of whom one is broken as things are
 
 
 def compose(
@@ -167,7 +168,7 @@ def _workload_report(
         error=trouble.message if trouble is not None and transient else None,
         stalled=(trouble.condition, trouble.message) if trouble is not None and not transient else None,
     )
-    found = (*conditions(facts), *_refusals(trouble, before))
+    found = (*conditions(facts), *_refusals(trouble, before), *_untrue(known.untrue.get(subject.key), before))
     start = outcome.scaled.seen if outcome.scaled else None
     report = WorkloadReport(
         key=subject.key,
@@ -235,6 +236,13 @@ def _refusals(trouble: Trouble | None, before: Conditions) -> list[ConditionRepo
         elif kind in before:
             found.append(ConditionReport(kind, Status.FALSE, "Resolved"))
     return found
+
+
+def _untrue(broken: Broken | None, before: Conditions) -> list[ConditionReport]:
+    """That an invariant is broken; like a refusal a condition only once it was."""
+    if broken is not None:
+        return [ConditionReport("InvariantBroken", Status.TRUE, broken.invariant, broken.detail)]
+    return [ConditionReport("InvariantBroken", Status.FALSE, "Resolved")] if "InvariantBroken" in before else []
 
 
 def _unresolved_report(

@@ -164,10 +164,10 @@ class ImitatedObjects(ABC):
     def drive(self, subject: Subject, step: Step) -> tuple[Command, ...]:
         """Through the daemon's driver. What was done of it; what the ledger refuses, the next cycle asks again.
 
-        A step that its own checks refuse is a bug, and ends the demo.
+        A step that its own checks refuse, or an invariant that is untrue here, is a bug, and ends the demo.
         """
-        if step.broken is not None:
-            raise RuntimeError(f"{subject.key}: {step.broken}")
+        if (broken := step.broken or step.noticed) is not None:
+            raise RuntimeError(f"{subject.key}: {broken}")
         if step.record == subject.stored and not step.commands:
             return ()
         own = OwnPorts(revisions=self, traffic=self, removal=self, quota=self)

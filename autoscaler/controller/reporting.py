@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
+import msgspec
 import structlog
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
@@ -190,7 +191,7 @@ def _workload_report(
         verb = subject.verb
         note = verb.problem if verb is not None and verb.problem else f"{record.handled!r} has nothing to act on"
         found_events = (EventReport("VerbIgnored", note, warning=True), *found_events)
-    return replace(report, events=found_events) if found_events else report
+    return msgspec.structs.replace(report, events=found_events) if found_events else report
 
 
 def _trouble(subject: Subject, broken: Broken | None) -> Trouble | None:
@@ -234,7 +235,7 @@ def _unresolved_report(
         revision=status.current_revision if status else None,
         error=why.message,
     )
-    return replace(report, events=events(before, report, ""))
+    return msgspec.structs.replace(report, events=events(before, report, ""))
 
 
 def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: Outcome) -> Counts:

@@ -10,7 +10,7 @@ from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey
 from rollouts import machine, target
 from rollouts.machine import Step
-from rollouts.observed import Limits, ObservedRevision
+from rollouts.observed import Limits, ObservedRevision, Situation
 
 LATE_WRITE_MOST_S: Final = 60.0  # kube-apiserver ends a request by then (--request-timeout)
 
@@ -47,25 +47,30 @@ def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
     """The next step of one workload that nobody else scales."""
     if subject.spec.target is not None:
         return _step_of_target(subject, granted, fence, now)
-    return machine.step(limits_of(subject, fence), subject.record, subject.observed, granted, now)
+    return machine.step(situation_of(subject, granted, now, fence), subject.record)
 
 
-def limits_of(subject: Subject, fence: Fences | None = None) -> Limits:
-    """The workload's numbers. `fence` None: for what is only asked."""
+def has_work(subject: Subject, step: Step) -> bool:
+    """Is there anything to store or to do?"""
+    return bool(step.commands) or step.record != subject.stored
+
+
+def situation_of(subject: Subject, granted: int, now: float, fence: Fences | None = None) -> Situation:
+    """What a workload whose objects are ours is decided on. `fence` None: for what is only asked."""
     spec, rollout = subject.spec, subject.spec.rollout
     if spec.mode is Mode.PAUSED and not rollout.paused:
         rollout = replace(rollout, paused=True)
     # what became ready while the API server was away is not too late for its time-out, nor proof that less will do
     timeout_s = spec.initialization_timeout_s if subject.follows else None
-    return Limits(
+    limits = Limits(
         initial_replicas=spec.scaling.initial_replicas,
         initialization_timeout_s=timeout_s,
         stopped=spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0,
         epoch=fence.epoch if fence is not None else None,
         may_lower=fence is None or (fence.unstamped == 0 and subject.follows),
-        rollout=rollout,
         verb=subject.verb,
     )
+    return Situation(limits, rollout, subject.observed, granted, now)
 
 
 def _objects(subject: Subject) -> tuple[ObservedRevision, ...]:

@@ -11,7 +11,8 @@ from autoscaler.controller.backoff import BackOff
 from autoscaler.controller.reporting import Trouble
 from autoscaler.controller.specs import Operator, Unresolved, resolve
 from autoscaler.model.workload import WorkloadKey
-from rollouts.machine import HaveReplicas, Step
+from rollouts.commands import HaveReplicas
+from rollouts.machine import Step
 from rollouts.record import Phase, Record
 
 KEY = WorkloadKey("ml", "llama")

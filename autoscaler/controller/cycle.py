@@ -98,7 +98,7 @@ class Cycle:
         self._back_off = BackOff()
         self._conflicts = Conflicts()
         self._contested: Mapping[WorkloadKey, Trouble] = {}  # that somebody else scales, in this cycle
-        self._unread: Mapping[WorkloadKey, Trouble] = {}  # whose ledgers are not known yet
+        self._barred: Mapping[WorkloadKey, Trouble] = {}  # those, and whose ledgers are not known yet: nothing is done
         self._steps: Mapping[WorkloadKey, Step] = {}  # of the last cycle
         self._last: Looked | None = None
         self._acting: set[WorkloadKey] = set()  # whose step runs
@@ -140,7 +140,8 @@ class Cycle:
         self._used = shares.used
         if tenure is None:
             return self._compose(seen, decided, shares.grants, _silent(seen))
-        self._unread, self._foreign = self._without_ledger(seen, unread), seen.foreign
+        self._barred = {**self._without_ledger(seen, unread), **self._contested}
+        self._foreign = seen.foreign
         seen = quotas.with_verdicts(seen, shares.verdicts)
         steps = self.step(seen, shares.grants, tenure.epoch)
         grants = await self._reserve(seen, steps, shares.grants)
@@ -258,11 +259,6 @@ class Cycle:
             else step_of(each, grants[each.key].granted, fence, now)
             for each in subjects
         }
-
-    @property
-    def _barred(self) -> Mapping[WorkloadKey, Trouble]:
-        """Nothing may be done for these in this cycle."""
-        return {**self._unread, **self._contested}
 
     async def execute(
         self, looked: Looked, steps: Mapping[WorkloadKey, Step], tenure: Tenure

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.status import conditions_of
 from autoscaler.cluster.traffic.gatewayapi import Unusable
@@ -202,7 +204,7 @@ def _workload_report(
         verb = subject.verb
         note = verb.problem if verb is not None and verb.problem else f"{record.handled!r} has nothing to act on"
         found_events = (EventReport("VerbIgnored", note, warning=True), *found_events)
-    return replace(report, events=found_events) if found_events else report
+    return msgspec.structs.replace(report, events=found_events) if found_events else report
 
 
 def _waiting(subject: Subject, record: Record, known: Known, operator: Operator) -> str | None:
@@ -262,7 +264,7 @@ def _unresolved_report(
         revision=status.current_revision if status else None,
         error=why.message,
     )
-    return replace(report, events=events(before, report, ""))
+    return msgspec.structs.replace(report, events=events(before, report, ""))
 
 
 def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: Outcome) -> Counts:

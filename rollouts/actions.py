@@ -24,7 +24,6 @@ from rollouts.commands import (
     Weigh,
 )
 from rollouts.observed import ObservedRevision, ObservedRoute, Situation
-from rollouts.quota import replicas_in
 from rollouts.record import Phase, Record
 from rollouts.revision import NO_REVISION
 
@@ -196,17 +195,11 @@ def _capacity(seen: Situation, record: Record, replicas: int) -> tuple[list[Comm
 
 
 def _replicas_to_hold(seen: Situation, there: ObservedRevision, count: int, raised: bool) -> int:
-    """Pods beyond the spec will terminate, and do so beside new ones: of 2, scaled to 0 and back to 2, 4 are held.
-
-    Where the pods are not seen as they are, the ledger is the only witness of them: all of it stays, and what is
-    raised comes on top.
-    """
+    """Pods beyond the spec will terminate, and do so beside new ones."""
+    if raised:
+        return count + planner.beyond(seen, there)
     applied = there.replicas or 0
-    known = max(count, applied) + max(0, there.live - applied)
-    per_replica = seen.observed.per_replica.get(there.name)
-    if there.settled or not raised or not per_replica:
-        return known
-    return max(known, replicas_in(seen.observed.held(there.name), per_replica) + count - applied)
+    return max(count, applied) + max(0, there.live - applied)
 
 
 def _granted(seen: Situation, record: Record) -> int:

@@ -93,7 +93,8 @@ def _weights(record: Record, observed: Observed) -> Broken | None:
 
 
 def _held(observed: Observed) -> Broken | None:
-    for each in _everything(observed):
+    """Of what is seen as it is: pods, spec and ledger reach us by different ways, and not at once."""
+    for each in (each for each in _everything(observed) if each.settled):
         per_replica = observed.per_replica.get(each.name)
         if per_replica is not None and not covers(observed.held(each.name), per_replica, each.live):
             return Broken(

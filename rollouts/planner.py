@@ -9,7 +9,7 @@ from enum import StrEnum
 from autoscaler.model.resources import EMPTY, ResourceVector, times
 from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
-from rollouts.observed import Situation
+from rollouts.observed import ObservedRevision, Situation
 from rollouts.quota import Ask, covers, replicas_in
 from rollouts.record import Phase, Record, Rollout
 
@@ -150,14 +150,20 @@ def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
 
 
 def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | None:
-    """What the current revision asks of the same ledger to have `wanted` replicas; None where it holds that."""
+    """What the current revision asks of the same ledger to have `wanted` replicas; None where it holds that.
+
+    It asks for what terminates beside them, too: of the verdict, `ask.wanted` - `wanted` replicas are not for new ones.
+    """
     assert record.current is not None
     per_replica = seen.observed.per_replica.get(record.current)
-    if per_replica is None or covered(seen, record.current, wanted):
+    if per_replica is None:
         return None
     hold, there = seen.observed.hold(record.current), seen.observed.of(record.current)
+    extra = beyond(seen, there) if wanted > (there.replicas or 0) else 0
+    if covered(seen, record.current, wanted + extra):
+        return None
     pool = hold.pool if hold is not None else record.pool
-    held = replicas_in(seen.observed.held(record.current), per_replica)
+    held = max(replicas_in(seen.observed.held(record.current), per_replica), there.replicas or 0, there.live)
     return Ask(
         key=asker.key,
         revision=record.current,
@@ -166,10 +172,23 @@ def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | 
         priority_rank=asker.priority_rank,
         since=asker.created_at,
         per_replica=per_replica,
-        held=min(wanted, max(held, there.replicas or 0, there.live)),  # what is there is charged, held or not
-        wanted=wanted,
-        floor=least(record, seen.spec),
+        held=min(wanted + extra, held),  # what is there is charged, held or not
+        wanted=wanted + extra,
+        floor=least(record, seen.spec) + extra,
     )
+
+
+def beyond(seen: Situation, there: ObservedRevision) -> int:
+    """Replicas that terminate beside those that come: of 2, scaled to 0 and back to 2, there are 2.
+
+    Where the pods are not seen as they are, the ledger is the only witness of them: all that it holds counts.
+    """
+    applied = there.replicas or 0
+    going = max(0, there.live - applied)
+    per_replica = seen.observed.per_replica.get(there.name)
+    if there.settled or not per_replica:
+        return going
+    return max(going, replicas_in(seen.observed.held(there.name), per_replica) - applied)
 
 
 def _may_ask(seen: Situation, record: Record, rollout: Rollout) -> bool:

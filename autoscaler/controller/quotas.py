@@ -272,7 +272,8 @@ def _grant(
     verdict = verdicts[ask.id]
     seen = subject.observed.current
     applied = (seen.replicas if seen else None) or 0
-    granted = min(wanted, max(verdict.replicas, applied))
+    terminating = ask.wanted - wanted  # beside what comes
+    granted = min(wanted, max(verdict.replicas - terminating, applied))
     if foreign.get(domain, EMPTY) is None:
         return Grant(subject.key, granted, wanted, limit=limit, others_unknown=True)
     return Grant(subject.key, granted, wanted, verdict.short, verdict.free, limit)

@@ -243,7 +243,7 @@ def _refusals(trouble: Trouble | None, before: Conditions) -> list[ConditionRepo
 def _untrue(broken: Broken | None, before: Conditions) -> list[ConditionReport]:
     """That an invariant is broken; like a refusal a condition only once it was."""
     if broken is not None:
-        return [ConditionReport("InvariantBroken", Status.TRUE, broken.invariant, broken.detail)]
+        return [ConditionReport("InvariantBroken", Status.TRUE, "Broken", f"{broken.invariant}: {broken.detail}")]
     return [ConditionReport("InvariantBroken", Status.FALSE, "Resolved")] if "InvariantBroken" in before else []
 
 

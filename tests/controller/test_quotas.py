@@ -104,6 +104,19 @@ def test_pods_that_terminate_hold_their_share() -> None:
         assert granted(shared(snapshot(going, of_team("b", 2)), {"b": 12}, TWELVE)) == {"a": 2, "b": 4}
 
 
+def test_what_grows_beside_its_own_pods_that_terminate_gets_what_they_leave_at_once() -> None:
+    """Of 12 GPUs 2 serve and 6 terminate: 4 more come now, and the others when those are gone."""
+    going = of_team("a", 2)
+    assert going.observed.current is not None
+    current = replace(going.observed.current, terminating=6)
+    held = (ObservedHold("a-1", "default", {GPU: 8000}),)
+    going = replace(going, observed=replace(going.observed, current=current, holds=held))
+    shares = shared(snapshot(going), {"a": 12}, TWELVE)
+    assert granted(shares) == {"a": 6}
+    assert shares.grants[going.key].short == {GPU: 6000}
+    assert granted(shared(snapshot(going), {"a": 5}, TWELVE)) == {"a": 5}
+
+
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(0, 20), st.integers(1, 3)), max_size=6)
 
 
@@ -126,7 +139,7 @@ def test_growth_never_passes_the_limit_and_nothing_is_taken_away(
         got = grants[WorkloadKey("ml", f"w{i}")].granted
         assert min(applied, wanted) <= got <= wanted
         used += (applied + going) * gpus
-        grown += max(0, got - applied - going) * gpus
+        grown += max(0, got - applied) * gpus
     assert grown == 0 or used + grown <= limit
     assert granted(shared(snapshot(*reversed(subjects)), desired, limits)) == {
         key.name: grant.granted for key, grant in grants.items()

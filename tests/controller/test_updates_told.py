@@ -13,8 +13,10 @@ from autoscaler.controller.reporting import Before, Known, Outcome, compose
 from autoscaler.controller.specs import Operator
 from autoscaler.controller.subject import Subject
 from autoscaler.model.decision import Grant
+from autoscaler.model.report import EventReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
 from autoscaler.scaling.decision import ScalingState, decide
+from rollouts.invariants import Broken
 from rollouts.machine import Step
 from rollouts.observed import ObservedHold, ObservedRevision
 from rollouts.quota import Verdict
@@ -235,3 +237,27 @@ def test_a_record_is_stored_with_what_is_told_of_it() -> None:
     ]
     sentence = f"Update {NAME} has all traffic"
     assert told == [(sentence, sentence, "True"), ("8 of 8 replicas ready", None, "False")]
+
+
+def test_an_invariant_that_is_untrue_is_a_condition_and_an_event_until_it_is_put_right() -> None:
+    base = seen(None, ObservedRevision(NAME, 8, ready=8))
+    decision, _ = decide(base.spec, ScalingState(), base.observation, NOW)
+
+    def told(broken: Broken | None, before: Before) -> WorkloadReport:
+        untrue = {base.key: broken} if broken is not None else {}
+        outcomes = {base.key: Outcome(base.workload, base.record)}
+        grants = {base.key: Grant(base.key, decision.desired, decision.desired)}
+        known = Known({}, frozenset(), {}, {}, {}, untrue)
+        return compose(snapshot(base), {base.key: decision}, grants, outcomes, known, before, Operator()).workloads[
+            base.key
+        ]
+
+    report = told(Broken("I3", "8 replicas live, nothing is held"), Before({}, {}))
+    condition = report.condition("InvariantBroken")
+    assert condition is not None
+    assert (condition.status, condition.message) == (Status.TRUE, "I3: 8 replicas live, nothing is held")
+    assert EventReport("InvariantBroken", condition.message, warning=True) in report.events
+    after = told(None, Before({base.key: {"InvariantBroken": condition}}, {})).condition("InvariantBroken")
+    assert after is not None
+    assert after.status is Status.FALSE
+    assert told(None, Before({}, {})).condition("InvariantBroken") is None

@@ -145,3 +145,11 @@ def test_a_difference_names_its_place() -> None:
         "a[0].b: 2 instead of 1",
         "c: [1] instead of [1, 2]",
     ]
+
+
+def test_what_a_daemon_found_to_be_untrue() -> None:
+    told = {"type": "InvariantBroken", "reason": "Broken", "message": "I3: 2 replicas live, nothing is held"}
+    for status, found in (("True", ["the daemon told: I3: 2 replicas live, nothing is held"]), ("False", [])):
+        seen = record(5)
+        seen.object["status"]["conditions"] = [{**told, "status": status}]
+        assert broken(*GOOD, seen) == found

@@ -6,7 +6,7 @@ Only values: what the watches of the test saw.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -148,6 +148,7 @@ def broken_invariants(
         *_revisions(life, bounds),
         *_owned(life, uid),
         *_recorded_first(life),
+        *_told(life),
         *holding.broken([*life, *ledgers], begin, bounds.least),
     ]
     return list(dict.fromkeys(broken))  # each once: a wrong count is in several versions
@@ -159,6 +160,23 @@ def _counts(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:
             count = change.object["spec"]["replicas"]
             if not bounds.least <= count <= bounds.most:
                 yield f"{change.name} was given {count} replicas; {bounds.least}..{bounds.most} would be right"
+
+
+def _told(changes: Sequence[Change]) -> Iterator[str]:
+    """What a daemon found to be untrue by itself."""
+    for each in changes:
+        if each.kind == "InferenceWorkload":
+            yield from untrue(each.object)
+
+
+def untrue(workload: Mapping[str, Any]) -> list[str]:
+    """Messages of its condition InvariantBroken; none where it has none, or is over it."""
+    conditions = (workload.get("status") or {}).get("conditions", ())
+    return [
+        f"the daemon told: {each['message']}"
+        for each in conditions
+        if (each["type"], each["status"]) == ("InvariantBroken", "True")
+    ]
 
 
 def _revisions(changes: Sequence[Change], bounds: Bounds) -> Iterator[str]:

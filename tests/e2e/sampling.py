@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tests.crash.verdict import untrue
 from tests.e2e.auditing import Audit, in_ledgers, in_pods
 from tests.e2e.updating import GPU, OWNER_REVISION
 from tests.e2e.workload import Workload
@@ -43,6 +44,7 @@ class Told:
     phases: Mapping[str, str]  # by workload
     updates: Mapping[str, str]  # phase of the update by workload; "" where there is none
     ready: Mapping[str, int]  # ready endpoints by Service
+    untrue: tuple[str, ...] = ()  # invariants that the daemon found broken
 
 
 @dataclass
@@ -55,9 +57,10 @@ class Watched:
     broken: list[BaseException] = field(default_factory=list)
 
     def check(self, quota: int, least: int = 10) -> None:
-        """No pod without a hold, revision by revision; never more held than the quota."""
+        """No pod without a hold, revision by revision; never more held than the quota; no invariant was told broken."""
         assert not self.broken, self.broken
         assert len(self.samples) >= least
+        assert not [each.untrue for each in self.told if each.untrue]
         took = self.samples[-1].at_s - self.samples[0].at_s
         print(f"{len(self.samples)} looks at pods and ledgers in {took:.1f} s")
         for name in sorted({name for each in self.told for name in each.updates}):
@@ -203,4 +206,5 @@ class _Serving(_Reader):
             ready[service] += sum(bool(end["conditions"].get("ready")) for end in each.get("endpoints") or ())
         phases = {name: each.get("phase", "") for name, each in statuses.items()}
         updates = {name: each.get("rollout", {}).get("phase", "") for name, each in statuses.items()}
-        return Told(time.time(), phases, updates, ready)
+        told = tuple(f"{each['metadata']['name']}: {message}" for each in workloads for message in untrue(each))
+        return Told(time.time(), phases, updates, ready, told)

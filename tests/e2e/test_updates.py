@@ -127,7 +127,7 @@ def test_of_a_hundred_templates_in_ten_seconds_the_last_one_serves_and_nothing_l
     """On both kinds at once."""
     wait_collected(lws)
     history, replicas = 2, 1
-    quota = sum(2 * replicas * kind.gpus for kind in KINDS.values())
+    quota = sum(5 * replicas * kind.gpus for kind in KINDS.values())  # it is not what keeps a third revision away
     start_daemon(**of_the_team(namespace, quota))
     fields = {"rollout": rollout(revisionHistoryLimit=history)}
     bodies = {name: kind.manifest(name.lower(), bounds(replicas), **fields) for name, kind in KINDS.items()}

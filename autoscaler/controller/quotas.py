@@ -192,7 +192,10 @@ def _update(subject: Subject, wanted: int, now: float) -> Ask | None:
     if not subject.changing:
         return None
     limits = limits_of(subject)
-    return machine.ask(limits, subject.record, subject.observed, wanted, now, _asker(subject))
+    try:
+        return machine.ask(limits, subject.record, subject.observed, wanted, now, _asker(subject))
+    except Exception:  # its step runs into the same, and tells of it
+        return None
 
 
 def _growth(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector], now: float) -> Ask | None:

@@ -14,7 +14,8 @@ from autoscaler.controller.reporting import Trouble
 from autoscaler.controller.specs import Operator, Unresolved, resolve
 from autoscaler.controller.steps import Fences, step_of
 from autoscaler.model.workload import WorkloadKey
-from rollouts.machine import HaveReplicas, Step
+from rollouts.commands import HaveReplicas
+from rollouts.machine import Step
 from rollouts.record import Phase, Record, Rollout
 from tests.controller.test_conflicts import NOW, snapshot
 from tests.controller.test_quotas import TWELVE, of_team, shared, with_update

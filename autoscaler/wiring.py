@@ -14,9 +14,10 @@ import msgspec
 from autoscaler.cluster.inferenceworkload import Spec
 from autoscaler.cluster.lease import Terms
 from autoscaler.controller.recall import Kept
-from autoscaler.controller.specs import DEFAULT_POOL, Operator
+from autoscaler.controller.specs import Operator
 from autoscaler.model.quota import Domain
 from autoscaler.model.resources import ResourceVector
+from autoscaler.model.rollout import DEFAULT_POOL
 from autoscaler.model.workload import KpaParameters
 from autoscaler.settings.config import Config, LeaderElection, Source
 from autoscaler.settings.prometheus import Prometheus

@@ -293,7 +293,8 @@ class Soak:
                 continue
             _, low, high = subject.bounds[-1]
             count, text = each["spec"]["replicas"], json.dumps(workload.get("status", {}).get("conditions"))
-            if count > high or (count < low and "QuotaLimited" not in text):
+            by_quota = any(reason in text for reason in ("QuotaLimited", "QuotaUnknown"))
+            if count > high or (count < low and not by_quota):
                 self._problem("count out of bounds", f"{name}: {count}, bounds {low}..{high}, {text}"[:3000])
             self._counts["counts judged"] += 1
         return sum(each["spec"]["replicas"] for each in deployments)

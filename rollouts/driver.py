@@ -22,7 +22,7 @@ from rollouts.commands import (
     Weigh,
 )
 from rollouts.machine import Step
-from rollouts.ports import Records, Revisions, Traffic, UpdatePorts
+from rollouts.ports import OwnPorts, Records, Scale
 from rollouts.record import Record
 
 
@@ -30,22 +30,16 @@ class Driver:
     """Runs the steps of one workload through its ports."""
 
     def __init__(
-        self,
-        records: Records,
-        revisions: Revisions,
-        traffic: Traffic,
-        wanted: Callable[[Command], bool],
-        updates: UpdatePorts | None = None,
+        self, records: Records, scale: Scale, wanted: Callable[[Command], bool], own: OwnPorts | None = None
     ) -> None:
         """`wanted` is asked before each command: on a slow API server a newer decision may want something else.
 
-        `updates` is needed where `Limits.rollout` is set; steps of a target have no commands for it.
+        `own` is None for a target, of which a step wants nothing but another count.
         """
         self._records = records
-        self._revisions = revisions
-        self._traffic = traffic
+        self._scale = scale
         self._wanted = wanted
-        self._updates = updates
+        self._own = own
         self.recorded = False  # the step's record is the stored one
         self.done: tuple[Command, ...] = ()
         self.doing: Command | None = None  # where it raised; None: while saving the record
@@ -64,33 +58,36 @@ class Driver:
             self.doing = None
 
     async def _do(self, command: Command) -> None:
-        match command:
-            case SaveRevision(revision):
-                await self._revisions.save(revision)
-            case Stamp(revision, epoch):
-                await self._revisions.stamp(revision, epoch)
-            case HaveReplicas(revision, replicas, seen):
-                await self._revisions.have_replicas(revision, replicas, seen)
-            case Select(service, revision, exists):
-                await self._traffic.select(service, revision, exists)
-            case _:
-                await self._update(command)
-
-    async def _update(self, command: Hold | Release | WarmUp | Weigh | DeleteRevision) -> None:
-        if self._updates is None:
+        if isinstance(command, HaveReplicas) and command.seen is not None:
+            await self._scale.scale(command.revision, command.replicas, command.seen)
+        elif self._own is None:
             raise RuntimeError(f"no ports for {command}")
-        route = self._updates.route
-        match command:
-            case Hold(revision, pool, vector):
-                await self._updates.quota.hold(revision, pool, vector)
-            case Release(revision):
-                await self._updates.quota.release(revision)
-            case WarmUp(revision):
-                await self._updates.warm_ups.warm_up(revision)
-            case Weigh(update_percent, seen):
-                assert route is not None  # else there is no such command
-                await route.weigh(update_percent, seen)
-            case DeleteRevision(revision, immediate):
-                await self._updates.removal.delete(revision, immediate)
-            case _:
-                assert_never(command)
+        else:
+            await _do_own(self._own, command)
+
+
+async def _do_own(ports: OwnPorts, command: Command) -> None:
+    """Everything but another count of an object that is there."""
+    match command:
+        case SaveRevision(revision):
+            await ports.revisions.save(revision)
+        case Stamp(revision, epoch):
+            await ports.revisions.stamp(revision, epoch)
+        case HaveReplicas(revision, replicas):
+            await ports.revisions.create(revision, replicas)
+        case Select(service, revision, exists):
+            await ports.traffic.select(service, revision, exists)
+        case Hold(revision, pool, vector):
+            await ports.quota.hold(revision, pool, vector)
+        case Release(revision):
+            await ports.quota.release(revision)
+        case WarmUp(revision):
+            assert ports.warm_ups is not None  # else there is no such command
+            await ports.warm_ups.warm_up(revision)
+        case Weigh(update_percent, seen):
+            assert ports.route is not None  # else there is no such command
+            await ports.route.weigh(update_percent, seen)
+        case DeleteRevision(revision, immediate):
+            await ports.removal.delete(revision, immediate)
+        case _:
+            assert_never(command)

@@ -1,7 +1,8 @@
-"""The six things that are never to be untrue. Pure, and asked in production before every step is carried out.
+"""The six things that are never to be untrue. Pure.
 
-`broken` judges a state: it blames nobody for a pod that died, only for what was written. `proposed` judges a step
-before it is done; a step that would break something is a bug of ours, and is not done at all.
+`broken` judges a state: it blames nobody for a pod that died, only for what was written. Tests ask it at every look.
+`proposed` judges a step before it is done, in production, too; a step that would break something is a bug of ours, and
+is not done at all.
 
 I1  what receives traffic has the capacity for it: replicas >= min(desired, ready current replicas at the start)
 I2  no weight but on a revision that was fully ready
@@ -26,7 +27,7 @@ from rollouts.revision import NO_REVISION
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    invariant: str  # I1 .. I6
+    invariant: str  # I1 .. I6; else what our own code ran into
     detail: str
 
 

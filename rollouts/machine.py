@@ -15,76 +15,19 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rollouts import actions, current, departures, intent, invariants, moves, planner, updates
-from rollouts.commands import (
-    Command,
-    DeleteRevision,
-    HaveReplicas,
-    Hold,
-    Release,
-    SaveRevision,
-    Select,
-    Stamp,
-    WarmUp,
-    Weigh,
-)
+from rollouts.commands import Command
 from rollouts.invariants import Broken
-from rollouts.observed import Limits, Observed, ObservedRevision, ObservedService, Situation
+from rollouts.observed import Situation
 from rollouts.quota import Ask
-from rollouts.record import Phase, Record, Rollout, Why
-from rollouts.revision import NO_REVISION
-
-__all__ = [
-    "Command",
-    "DeleteRevision",
-    "HaveReplicas",
-    "Hold",
-    "Limits",
-    "Observed",
-    "ObservedRevision",
-    "ObservedService",
-    "Reason",
-    "Release",
-    "SaveRevision",
-    "Select",
-    "Stamp",
-    "Step",
-    "WarmUp",
-    "Weigh",
-    "ask",
-    "step",
-]
+from rollouts.record import Phase, Record
 
 
 class Reason(StrEnum):
-    """What happened in a step, for events."""
+    """What a step tells that no two records tell."""
 
     REVISION_CREATED = "RevisionCreated"
-    UPDATE_PENDING = "UpdatePending"
-    REVISION_AVAILABLE = "RevisionAvailable"
-    INITIALIZATION_TIMED_OUT = "InitializationTimedOut"
-    TAKING_OVER = "TakingOver"
-    UPDATE_QUEUED = "UpdateQueued"
-    UPDATE_STARTED = "UpdateStarted"
-    UPDATE_SHIFTING = "UpdateShifting"
-    UPDATE_PAUSED = "UpdatePaused"
-    UPDATE_DRAINING = "UpdateDraining"
-    UPDATE_COMPLETED = "UpdateCompleted"
-    UPDATE_ROLLING_BACK = "UpdateRollingBack"
-    UPDATE_FAILED = "UpdateFailed"
-    UPDATE_SUPERSEDED = "UpdateSuperseded"
+    TAKING_OVER = "TakingOver"  # a count is kept up because objects wait for their stamps
     VERB_IGNORED = "VerbIgnored"
-    FROZEN = "Frozen"
-
-
-_OF_PHASE = {
-    Phase.QUEUED: Reason.UPDATE_QUEUED,
-    Phase.STARTING: Reason.UPDATE_STARTED,
-    Phase.SHIFTING: Reason.UPDATE_SHIFTING,
-    Phase.PAUSED: Reason.UPDATE_PAUSED,
-    Phase.DRAINING: Reason.UPDATE_DRAINING,
-    Phase.ROLLING_BACK: Reason.UPDATE_ROLLING_BACK,
-    Phase.FAILED: Reason.UPDATE_FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,58 +41,36 @@ class Step:
     broken: Broken | None = None  # a bug of ours: nothing is done and nothing is remembered
 
 
-def step(limits: Limits, record: Record, observed: Observed, granted: int, now: float) -> Step:
-    """The next step of a workload.
+def step(seen: Situation, before: Record) -> Step:
+    """The next step of a workload whose record is `before`.
 
-    `granted` is the replica count of the current revision after policy, bounds and quota. Without `limits.rollout` a
-    template edit is remembered as `record.update` and changes nothing else.
+    Everything that happened is taken in first; then the update moves; then what is to be so follows from it.
     """
-    if limits.rollout is not None:
-        return _driven(Situation(limits, limits.rollout, observed, granted, now), record)
-    before = record
-    record = current.remember(limits, record, observed, granted, now)
-    if record.phase is Phase.FAILED:
-        granted = 0
-    record, granted, held = _counted(limits, record, current.of_current(record, observed), granted)
-    reasons = (*_reasons(before, record), Reason.TAKING_OVER) if held else _reasons(before, record)
-    return Step(record, tuple(_commands(record, observed, granted)), reasons)
+    record = _taken_in(seen, before)
+    record, waiting = updates.advance(seen, record)
+    newest = seen.observed.newest.name
+    update = newest if newest != record.current else None
+    if update != record.update:
+        record = replace(record, update=update)
+    record, replicas, held = _counted(seen, record, _replicas(seen, before, record))
+    commands = actions.commands(seen, record, replicas)
+    broken = invariants.proposed(seen, record, commands)
+    if broken is not None:
+        return Step(before, waiting=broken.detail, broken=broken)
+    moves.check_current(before.phase, record.phase)
+    return Step(record, commands, _reasons(before, record, held), waiting)
 
 
-def ask(
-    limits: Limits, record: Record, observed: Observed, granted: int, now: float, asker: planner.Asker
-) -> Ask | None:
+def ask(seen: Situation, record: Record, asker: planner.Asker) -> Ask | None:
     """What the update asks of the ledgers in this cycle. The verdict goes into `observed.verdict` of `step`."""
-    if limits.rollout is None:
-        return None
-    seen = Situation(limits, limits.rollout, observed, granted, now)
     return planner.ask(seen, _taken_in(seen, record), asker)
 
 
 def _taken_in(seen: Situation, record: Record) -> Record:
     """The record with everything that happened and that is wanted, before the update moves."""
     record = intent.heed_bounds(seen.spec, seen.observed.newest.name, record)
-    record = current.remember(seen.limits, record, seen.observed, seen.granted, seen.now)
+    record = current.remember(seen, record)
     return intent.heed(seen, departures.follow(seen, record))
-
-
-def _driven(seen: Situation, before: Record) -> Step:
-    """Everything that happened is taken in first; then the update moves; then what is to be so follows from it."""
-    limits, observed = seen.limits, seen.observed
-    record = _taken_in(seen, before)
-    record, waiting = updates.advance(seen, record)
-    update = observed.newest.name if observed.newest.name != record.current else None
-    if update != record.update:
-        record = replace(record, update=update)
-    record, replicas, held = _counted(
-        limits, record, observed.of(record.current or ""), _replicas(seen, before, record)
-    )
-    commands = actions.commands(seen, record, replicas)
-    reasons = (*_reasons(before, record), *_reasons_of_update(before, record))
-    broken = invariants.proposed(seen, record, commands)
-    if broken is not None:
-        return Step(before, (), (Reason.FROZEN,), broken.detail, broken)
-    moves.check_current(before.phase, record.phase)
-    return Step(record, commands, (*reasons, Reason.TAKING_OVER) if held else reasons, waiting)
 
 
 def _replicas(seen: Situation, before: Record, record: Record) -> int:
@@ -170,43 +91,23 @@ def _replicas(seen: Situation, before: Record, record: Record) -> int:
     return seen.granted
 
 
-def _counted(limits: Limits, record: Record, there: ObservedRevision | None, granted: int) -> tuple[Record, int, bool]:
+def _counted(seen: Situation, record: Record, wanted: int) -> tuple[Record, int, bool]:
     """The record with this count, the count, and whether it was kept up because objects wait for their stamps."""
-    applied = (there.replicas if there else None) or 0
-    held = not limits.may_lower and granted < applied
-    granted = applied if held else granted
-    if (record.replicas, record.epoch) != (granted, limits.epoch):
-        record = replace(record, replicas=granted, epoch=limits.epoch)
-    return record, granted, held
+    applied = seen.observed.of(record.current or "").replicas or 0
+    held = not seen.limits.may_lower and wanted < applied
+    replicas = applied if held else wanted
+    if (record.replicas, record.epoch) != (replicas, seen.limits.epoch):
+        record = replace(record, replicas=replicas, epoch=seen.limits.epoch)
+    return record, replicas, held
 
 
-def _commands(record: Record, observed: Observed, granted: int) -> list[Command]:
-    """Content before the object made from it, capacity before the Service that points at it."""
-    assert record.current is not None  # set by current.remember
-    commands: list[Command] = []
-    if record.current not in observed.saved and record.current == observed.newest.name:
-        commands.append(SaveRevision(observed.newest))
-    there = current.of_current(record, observed)
-    seen = there.replicas if there else None
-    if there is not None and seen is not None and record.epoch is not None and there.epoch != record.epoch:
-        commands.append(Stamp(record.current, record.epoch))
-    if seen != granted:
-        commands.append(HaveReplicas(record.current, granted, seen))
-    wanted = ((observed.service, record.current), (observed.update_service, NO_REVISION))
-    for service, revision in wanted:
-        if service.selects != revision:
-            commands.append(Select(service.name, revision, service.exists))
-    return commands
-
-
-def _reasons(before: Record, after: Record) -> tuple[Reason, ...]:
-    changed = (
+def _reasons(before: Record, after: Record, held: bool) -> tuple[Reason, ...]:
+    told = (
         (_is_new(before, after.current), Reason.REVISION_CREATED),
-        (after.update is not None and before.update != after.update, Reason.UPDATE_PENDING),
-        (before.served_at is None and after.served_at is not None, Reason.REVISION_AVAILABLE),
-        (before.phase != after.phase and after.phase is Phase.FAILED, Reason.INITIALIZATION_TIMED_OUT),
+        (before.handled != after.handled and _obeys(before) == _obeys(after), Reason.VERB_IGNORED),
+        (held, Reason.TAKING_OVER),
     )
-    return tuple(reason for happened, reason in changed if happened)
+    return tuple(reason for happened, reason in told if happened)
 
 
 def _is_new(before: Record, revision: str | None) -> bool:
@@ -215,28 +116,9 @@ def _is_new(before: Record, revision: str | None) -> bool:
     return revision not in (before.current, known, before.previous)
 
 
-def _reasons_of_update(before: Record, after: Record) -> tuple[Reason, ...]:
-    was, now = before.rollout, after.rollout
-    found: list[Reason] = []
-    if was is not None and (now is None or now.revision != was.revision):
-        completed = after.current == was.revision and was.phase is Phase.DRAINING
-        reverted = was.reason is Why.TEMPLATE_REVERTED
-        found.append(
-            Reason.UPDATE_COMPLETED if completed else Reason.UPDATE_FAILED if reverted else Reason.UPDATE_SUPERSEDED
-        )
-    if now is not None and _place(was) != _place(now) and now.phase in _OF_PHASE:
-        found.append(_OF_PHASE[now.phase])
-    if before.handled != after.handled and _obeys(before) == _obeys(after):
-        found.append(Reason.VERB_IGNORED)
-    return tuple(found)
-
-
-def _place(rollout: Rollout | None) -> tuple[str, Phase, float] | None:
-    return (rollout.revision, rollout.phase, rollout.since) if rollout is not None else None
-
-
 def _obeys(record: Record) -> tuple[object, ...]:
     """What a verb may change."""
     rollout = record.rollout
-    wishes = (rollout.full, rollout.pause) if rollout is not None else ()
-    return (record.phase, _place(rollout), *wishes)
+    if rollout is None:
+        return (record.phase,)
+    return (record.phase, rollout.revision, rollout.phase, rollout.since, rollout.full, rollout.pause)

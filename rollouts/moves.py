@@ -1,8 +1,7 @@
-"""The law of an update's life: every legal move, as data. `move` refuses all others; the docs draw it from here."""
+"""The law of an update's life: every legal move, as data. `move` refuses all others; a test draws it into the docs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
@@ -85,9 +84,3 @@ def check_current(before: Phase, after: Phase) -> None:
     """Raises IllegalMove where the current revision's phase went another way."""
     if before is not after and (before, after) not in {(start, end) for start, _, end in CURRENT_MOVES}:
         raise IllegalMove(f"current revision: {before} -> {after}")
-
-
-def diagram(moves: Iterable[tuple[Phase, str, Phase]], starts: Phase) -> str:
-    """A mermaid state diagram of these moves, in their order."""
-    arrows = [f"    {start.value} --> {end.value}: {why}" for start, why, end in moves]
-    return "\n".join(["stateDiagram-v2", f"    [*] --> {starts.value}", *arrows])

@@ -1,6 +1,6 @@
 """All that `step` may know: the cluster as last seen, and the workload's numbers.
 
-The fields with a default are needed by updates only. Observations may be late but must contain our own writes.
+Observations may be late but must contain our own writes.
 Unknown is None and never proves anything: what is unknown keeps waiting, and a deadline ends the waiting.
 """
 
@@ -129,13 +129,12 @@ class Limits:
     stopped: bool = False  # wanted at zero by the user: time does not count against it
     epoch: int | None = None  # of the present leader; None: nobody to be fenced off from (a simulated world)
     may_lower: bool = True  # False until every object carries that epoch: a late write may still raise another
-    rollout: RolloutSpec | None = None  # None: counts alone, a newer template is only remembered; the daemon sets it
     verb: VerbRequest | None = None  # the annotation, if it can be understood
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything that one step of a workload whose updates are driven decides on."""
+    """Everything that one step of a workload decides on."""
 
     limits: Limits
     spec: RolloutSpec

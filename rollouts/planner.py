@@ -151,8 +151,9 @@ def ask(seen: Situation, record: Record, asker: Asker) -> Ask | None:
 
 def growth(seen: Situation, record: Record, asker: Asker, wanted: int) -> Ask | None:
     """What the current revision asks of the same ledger to have `wanted` replicas; None where it holds that."""
-    per_replica = seen.observed.per_replica.get(record.current or "")
-    if record.current is None or per_replica is None or covered(seen, record.current, wanted):
+    assert record.current is not None
+    per_replica = seen.observed.per_replica.get(record.current)
+    if per_replica is None or covered(seen, record.current, wanted):
         return None
     hold, there = seen.observed.hold(record.current), seen.observed.of(record.current)
     pool = hold.pool if hold is not None else record.pool

@@ -15,6 +15,11 @@ class Records(Protocol):
         """Stores the record if nobody changed the workload meanwhile; raises on a conflict."""
 
 
+class Scale(Protocol):
+    async def scale(self, name: str, replicas: int, seen: int) -> None:
+        """Gives the object that the record knows by this name so many replicas, where it still has what was seen."""
+
+
 class Revisions(Protocol):
     async def save(self, revision: Revision) -> None:
         """Stores the content of a revision; the same content again is no error."""
@@ -22,8 +27,8 @@ class Revisions(Protocol):
     async def stamp(self, revision: str, epoch: int) -> None:
         """Makes the revision's object carry this epoch; no write that was made for an earlier state of it succeeds."""
 
-    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
-        """Makes the revision's object have this many replicas; creates it where `seen` is None."""
+    async def create(self, revision: str, replicas: int) -> None:
+        """Makes the revision's object; one of ours that is there already is no error."""
 
 
 class Traffic(Protocol):
@@ -61,10 +66,12 @@ class WarmUps(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class UpdatePorts:
-    """What only updates need."""
+class OwnPorts:
+    """What a workload whose objects are ours needs besides its record and its scale."""
 
+    revisions: Revisions
+    traffic: Traffic
     removal: Removal
     quota: Quota
-    route: Route | None  # None: the Service's selector is the switch
-    warm_ups: WarmUps
+    route: Route | None = None  # None: the Service's selector is the switch
+    warm_ups: WarmUps | None = None  # None: it asks for no warm-up requests

@@ -88,7 +88,7 @@ class Rollout:
     overtaken: int = 0  # times that a later ask was served while this one waited at the head of the queue
     head_since: float | None = None  # it is the head of the queue for quota since then
     held_at: float | None = None
-    schedule_deadline_at: float | None = None  # None as well once all pods were placed
+    schedule_deadline_at: float | None = None  # None as well while all pods that there are have a node
     progress_deadline_at: float | None = None  # from the hold to verified 100 %, pauses taken out
     step: int = 0  # index of the next of the spec's steps
     weight: int = 0  # percent wanted of the traffic

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rollouts.machine import Command, HaveReplicas, Reason, Step
+from rollouts.commands import Command, HaveReplicas
+from rollouts.machine import Reason, Step
 from rollouts.record import Phase, Record
 
 

@@ -184,11 +184,14 @@ def _starting(seen: Situation, record: Record, rollout: Rollout) -> Outcome:
         lost = _again(rollout, Event.HOLD_LOST, seen, reason=Why.RESERVATION_LOST)
         return replace(record, rollout=lost)
     deadline = rollout.schedule_deadline_at
-    if deadline is not None:
-        if update.live >= rollout.size and update.unscheduled == 0:
-            return replace(record, rollout=replace(rollout, schedule_deadline_at=None))
-        if seen.now >= deadline and update.unscheduled > 0:
+    if update.unscheduled > 0:
+        if deadline is None:  # others came later: the workers of a group after its leader, or a pod for a lost one
+            late = replace(rollout, schedule_deadline_at=seen.now + seen.spec.schedule_timeout_s)
+            return replace(record, rollout=late)
+        if seen.now >= deadline:
             return _unplaced(seen, record, rollout)
+    elif deadline is not None and update.live >= rollout.size:
+        return replace(record, rollout=replace(rollout, schedule_deadline_at=None))
     if (shut := gates.all_ready(update, rollout.size)) is not None:
         return shut
     return replace(record, rollout=move(rollout, Event.READY, Phase.WARMING, seen.now))

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from autoscaler.api.board import Board, Bounds, Configuration, Leader, Totals
 from autoscaler.model.foreign import FOREIGN_SERIES, Measure
-from autoscaler.model.report import CycleReport, Status, WorkloadReport
+from autoscaler.model.report import CycleReport, QuotaReport, Status, WorkloadReport
 from autoscaler.model.resources import GPU
 from autoscaler.model.workload import Mode
 
@@ -168,10 +168,18 @@ def _report(report: CycleReport) -> Iterator[Metric]:
         ((q.project, q.node_pool, kind), value / 1000)
         for q in report.quota
         if q.resource == GPU
-        for kind, value in (("limit", q.limit), ("used", q.used), ("free", max(0, q.limit - q.used)))
+        for kind, value in _of_quota(q)
     ]
     yield _gauge("tidegate_quota_gpus", "GPUs of a project on a node pool", ("project", "node_pool", "type"), quota)
     yield from _foreign(each)
+
+
+def _of_quota(quota: QuotaReport) -> Iterator[tuple[str, int]]:
+    """What is not known has no series."""
+    yield "limit", quota.limit
+    if quota.used is not None:
+        yield "used", quota.used
+        yield "free", max(0, quota.limit - quota.used)
 
 
 def _replicas(workloads: Sequence[WorkloadReport]) -> Iterator[Metric]:

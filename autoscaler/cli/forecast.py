@@ -97,7 +97,14 @@ def _quota(plan: Plan) -> list[str]:
     of = f" in project {plan.project}" if plan.project else ""
     if not plan.pools:
         return [f"not known from here{of}: the daemon has not looked at this workload yet"]
-    return [f"{_pool(pool)}{of if pool.limit is not None else ''}{_then(plan, pool)}" for pool in plan.pools]
+    return [
+        f"{_pool(pool)}{of if pool.limit is not None else ''}{_then(plan, pool)}{_uncounted(pool)}"
+        for pool in plan.pools
+    ]
+
+
+def _uncounted(pool: Pool) -> str:
+    return f"; pods of others are not counted: {pool.not_counted}" if pool.not_counted and not pool.never else ""
 
 
 def _pool(pool: Pool) -> str:
@@ -109,7 +116,9 @@ def _pool(pool: Pool) -> str:
     if pool.limit is None or pool.free is None or pool.short is None:
         return f"not known from here for {where}"
     room = f"{number(pool.free)} of {number(pool.limit)} free"
-    return f"fits on {where}: {room}" if pool.short == 0 else f"{number(pool.short)} short on {where}: {room}"
+    if pool.short:
+        return f"{number(pool.short)} short on {where}: {room}"
+    return f"{'may fit' if pool.not_counted else 'fits'} on {where}: {room}"
 
 
 def _then(plan: Plan, pool: Pool) -> str:
@@ -138,6 +147,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "project": plan.project,
         "nodePools": [
             {"name": each.name, "fits": each.fits, "limit": each.limit, "free": each.free, "short": each.short}
+            | ({"notCounted": f"pods of others: {each.not_counted}"} if each.not_counted else {})
             for each in plan.pools
         ],
         "traffic": list(plan.weights),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 from autoscaler.cli.seen import Seen, gpus, is_in, seconds_of
-from autoscaler.cli.words import NONE, age, number, short_revision
+from autoscaler.cli.words import NONE, age, number, short_revision, span
 from autoscaler.cluster.inferenceworkload import SignalStatus
 from rollouts.record import Phase
 
@@ -14,7 +15,7 @@ HEADER: Final = (
     *("NAME", "STATUS", "REV", "TRAFFIC", "READY", "DESIRED", "MIN/MAX", "SIGNAL", "VALUE/TARGET", "GPUS"),
     *("LIMITED-BY", "AGE"),
 )
-WIDE: Final = ("KIND", "MODE", "PRIORITY", "PROJECT", "QUOTA-FREE", "LAST-SCALE")
+WIDE: Final = ("KIND", "MODE", "PRIORITY", "PROJECT", "QUOTA-FREE", "LAST-SCALE", "NEXT-ELIGIBLE")
 ENDED: Final = frozenset({Phase.COMPLETE.value, Phase.SUPERSEDED.value})
 
 
@@ -101,7 +102,20 @@ def _wide(seen: Seen, now: float) -> tuple[str, ...]:
         project or NONE,
         quota_free(seen),
         last,
+        next_eligible(seen, now),
     )
+
+
+def next_eligible(seen: Seen, now: float) -> str:
+    """When fewer replicas may be next: `now`, `45s`, or `-` where it is not known or nobody scales it. More may be at
+    any time."""
+    told = seen.told
+    if told.scaling_mode != "Auto" or not told.signals:
+        return NONE
+    at = seconds_of(told.next_eligible_at)
+    if at is not None and at > now:
+        return span(math.ceil(at - now))
+    return "now" if seen.reason("AbleToScale") == "ReadyForNewScale" else NONE
 
 
 def quota_free(seen: Seen) -> str:

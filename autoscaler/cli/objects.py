@@ -51,7 +51,7 @@ async def workload_or_none(reached: Reached, name: str) -> Stored | None:
 
 async def workloads(reached: Reached, everywhere: bool) -> list[Stored]:
     """By namespace and name."""
-    found = await _listed(reached, WORKLOADS, None if everywhere else reached.namespace, "")
+    found = await listed(reached, WORKLOADS, None if everywhere else reached.namespace, "")
     read_ones = [_convert(item) for item in found]
     return sorted(read_ones, key=lambda each: (each.seen.metadata.namespace, each.seen.metadata.name))
 
@@ -63,23 +63,24 @@ async def pods_of(reached: Reached, stored: Stored) -> list[PodSeen]:
     selector = told.selector or "" if stored.seen.kind_of_serving == "targetRef" else by_label
     if not selector:
         return []
-    found = await _listed(reached, PODS, meta.namespace, selector)
+    found = await listed(reached, PODS, meta.namespace, selector)
     return sorted((msgspec.convert(item, PodSeen) for item in found), key=lambda each: each.metadata.name)
 
 
 async def revisions_of(reached: Reached, stored: Stored) -> list[ControllerRevision]:
     """The workload's own, the newest first."""
     meta = stored.seen.metadata
-    found = await _listed(reached, CONTROLLER_REVISIONS, meta.namespace, f"{WORKLOAD_LABEL}={meta.name}")
+    found = await listed(reached, CONTROLLER_REVISIONS, meta.namespace, f"{WORKLOAD_LABEL}={meta.name}")
     revisions = [msgspec.convert(item, ControllerRevision) for item in found]
     ours = [each for each in revisions if _may_be_of(each, meta.uid)]
     return sorted(ours, key=lambda each: (each.metadata.creation_timestamp or "", each.metadata.name), reverse=True)
 
 
 async def ledgers(reached: Reached) -> dict[tuple[str, str], Room]:
-    """By project and node pool; nothing where the caller may not read them, or there are none."""
+    """By project and node pool, with what pods of others have still in it; nothing where the caller may not read them,
+    or there are none."""
     try:
-        found = await _listed(reached, QUOTA_LEDGERS, None, "")
+        found = await listed(reached, QUOTA_LEDGERS, None, "")
     except (Denied, NotFound):
         return {}
     rooms = {}
@@ -89,7 +90,7 @@ async def ledgers(reached: Reached) -> dict[tuple[str, str], Room]:
         if limit is not None:
             held = sum((hold.get("vector") or {}).get(GPU, 0) for hold in spec.get("holds") or ())
             key = (labels.get(PROJECT_LABEL, ""), labels.get(NODE_POOL_LABEL, ""))
-            rooms[key] = Room(limit / 1000, max(0, limit - held) / 1000)
+            rooms[key] = Room(limit / 1000, max(0, limit - held) / 1000, item["metadata"].get("namespace") or "")
     return rooms
 
 
@@ -129,7 +130,8 @@ def _may_be_of(revision: ControllerRevision, uid: str) -> bool:
     return not owners or any(owner.uid == uid for owner in owners)
 
 
-async def _listed(reached: Reached, resource: Resource, namespace: str | None, labels: str) -> list[dict[str, Any]]:
+async def listed(reached: Reached, resource: Resource, namespace: str | None, labels: str) -> list[dict[str, Any]]:
+    """All of them, page by page; namespace None: of the whole cluster."""
     params = {"limit": str(PAGE), **({"labelSelector": labels} if labels else {})}
     found: list[dict[str, Any]] = []
     while True:

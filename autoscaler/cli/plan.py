@@ -8,7 +8,7 @@ built-in defaults here; the daemon's configuration may have others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -51,6 +51,7 @@ class Pool:
     short: float | None = None
     never: bool = False  # not even if nobody else held anything
     unlimited: bool = False
+    not_counted: str = ""  # why pods of others are still in `free`
 
     @property
     def fits(self) -> bool | None:
@@ -58,7 +59,9 @@ class Pool:
             return True
         if self.never:
             return False
-        return None if self.short is None else self.short == 0
+        if self.short is None or (self.short == 0 and self.not_counted):
+            return None
+        return self.short == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Room:
 
     limit: float
     free: float | None  # None: not known
+    namespace: str = ""  # of its ledger
+    not_counted: str = ""  # why what pods of others have is not taken off
 
 
 def plan(
@@ -142,7 +147,7 @@ def plan(
         gpus_each=cost.each,
         asks=cost.asks,
         peak=cost.peak,
-        project=(before.told.quota.project if before.told.quota is not None else None) or wanted.spec.project,
+        project=project_of(wanted, before) or None,
         pools=_pools(wanted, before, cost, (newest.name, _stays(kind, record)), ledgers),
         refuses=wanted.spec.rollout is not None and wanted.spec.rollout.when_quota_short == REFUSE,
         supersedes=other.revision if other is not None and other.phase in _REVOCABLE else None,
@@ -207,6 +212,12 @@ def price(identity: Any) -> float:
     groups = serving.leader_worker_set
     workers = (groups.size or 1) - 1 if groups is not None else 0
     return gpus(demand_of_pods(identity, 1, workers))
+
+
+def project_of(wanted: Seen, before: Seen) -> str:
+    """Whose quota it is, as the daemon told, else as written; "" where neither says."""
+    quota = before.told.quota
+    return (quota.project if quota is not None else None) or wanted.spec.project or ""
 
 
 def gpus_held(before: Seen, revision: str | None, otherwise: float) -> float:
@@ -280,13 +291,13 @@ def _pools(
     ledgers: Mapping[tuple[str, str], Room],
 ) -> tuple[Pool, ...]:
     """The status tells the numbers of one pool, the one that the workload uses or waits for, and while it waits; the
-    ledgers tell those of all, but not what pods of others take.
+    ledgers tell those of all.
 
     `stay`: revisions that keep what they hold.
     """
     quota = before.told.quota
     known = quota.node_pool if quota is not None else None
-    project = (quota.project if quota is not None else None) or wanted.spec.project or ""
+    project = project_of(wanted, before)
     names: Sequence[str] = wanted.spec.node_pools or ([known] if known else [])
     found = []
     for name in names:
@@ -294,7 +305,8 @@ def _pools(
         if room is not None:
             free = None if room.free is None else max(0.0, room.free) + _given_back(before, name, stay)
             short = None if free is None else max(0.0, cost.asks - free)
-            found.append(Pool(name, room.limit, free, short, never=cost.together > room.limit))
+            never = cost.together > room.limit
+            found.append(Pool(name, room.limit, free, short, never, not_counted=room.not_counted))
         else:
             unlimited = quota is not None and name == known and quota.gpus_limit is None
             found.append(Pool(name, unlimited=unlimited))
@@ -308,8 +320,10 @@ def _room(before: Seen, ledgers: Mapping[tuple[str, str], Room], project: str, p
         return ledger
     if quota.gpus_limit is None:
         return None
-    free = None if quota.gpus_free is None else quota.gpus_free / 1000
-    return Room(quota.gpus_limit / 1000, ledger.free if free is None and ledger is not None else free)
+    limit = quota.gpus_limit / 1000
+    if quota.gpus_free is not None:
+        return Room(limit, quota.gpus_free / 1000)
+    return replace(ledger, limit=limit) if ledger is not None else Room(limit, None)
 
 
 def _given_back(before: Seen, pool: str, stay: tuple[str | None, ...]) -> float:

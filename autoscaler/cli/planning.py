@@ -13,15 +13,18 @@ from rich.text import Text
 from autoscaler.cli import forecast, objects
 from autoscaler.cli.edits import apply
 from autoscaler.cli.options import Format
+from autoscaler.cli.others import without_others
 from autoscaler.cli.output import console, document, name_of, names
-from autoscaler.cli.plan import Plan
+from autoscaler.cli.plan import Plan, Room, project_of
 from autoscaler.cli.plan import plan as planned
 from autoscaler.cli.reach import Ended, Reached, Where, run
+from autoscaler.cli.seen import Seen, Stored
 from autoscaler.cli.words import clean
 from autoscaler.cluster.errors import Refused
 from autoscaler.cluster.inferenceworkload import API_VERSION, KIND
 from autoscaler.cluster.scalable import digest_of
 from autoscaler.doctor.findings import Exit
+from autoscaler.model.quota import Domain
 from autoscaler.settings.yaml12 import NotADocument, read_documents
 
 STDIN: Final = "-"
@@ -85,10 +88,15 @@ async def _plan_in(reached: Reached, name: str, body: Mapping[str, Any]) -> Plan
     if stored is None:
         meta = {**body["metadata"], "namespace": reached.namespace}
         edited = await objects.try_to_create(reached, {**body, "apiVersion": API_VERSION, "metadata": meta})
-        return planned(None, edited, {}, {}, await objects.ledgers(reached))
+        return planned(None, edited, {}, {}, await _rooms(reached, edited, None))
     patch = apply(body, stored.raw)
     edited = await objects.merge(reached, name, patch, dry_run=True)
     revisions = await objects.revisions_of(reached, stored)
     digests = {each.metadata.name: digest_of(each) for each in revisions}
     identities = {each.metadata.name: each.data for each in revisions}
-    return planned(stored, edited, digests, identities, await objects.ledgers(reached))
+    return planned(stored, edited, digests, identities, await _rooms(reached, edited, stored))
+
+
+async def _rooms(reached: Reached, edited: Stored, stored: Stored | None) -> Mapping[Domain, Room]:
+    rooms = await objects.ledgers(reached)
+    return await without_others(reached, rooms, project_of(edited.seen, stored.seen if stored is not None else Seen()))

@@ -58,11 +58,14 @@ def verdict(seen: Seen) -> Verdict:
 
 
 def _stuck(seen: Seen) -> str | None:
+    """That an update has failed is a condition, too, and better told as what it is: what serves does not stall."""
+    rollout = seen.told.rollout
+    failed = rollout.reason if rollout is not None and is_in(rollout, Phase.FAILED) else None
     return next(
         (
             f"{each.type} ({each.reason}): {each.message}"
             for each in seen.told.conditions or ()
-            if each.type in STUCK and each.status == "True"
+            if each.type in STUCK and each.status == "True" and (each.type, each.reason) != ("Stalled", failed)
         ),
         None,
     )
@@ -75,9 +78,8 @@ def _of_update(seen: Seen) -> Verdict | None:
         if told.update_revision:
             return Verdict(Standing.UNDERWAY, f"update {told.update_revision} has not begun")
         return None
-    said = f": {told.rollout_message}" if told.rollout_message else ""
     reason = f" ({rollout.reason})" if rollout.reason else ""
-    message = f"update {rollout.revision} {rollout.phase}{reason}{said}"
+    message = told.rollout_message or f"Update {rollout.revision} is {rollout.phase}{reason}"
     if is_in(rollout, Phase.FAILED):
         return Verdict(Standing.DEGRADED, message)
     if is_in(rollout, *ACTIVE, Phase.ROLLING_BACK, Phase.SUPERSEDED):

@@ -5,13 +5,11 @@ Each writes one annotation (or the images) with the caller's own rights; the dae
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autoscaler.cli.options import Context, Format, Kubeconfig, Name, Namespace, Output, Timeout
-from autoscaler.cli.workloads import where_of
+from autoscaler.cli.options import Call, Name, calling
 from rollouts.verbs import Verb
 
 app = typer.Typer(rich_markup_mode=None)
@@ -25,18 +23,10 @@ Needs the right to patch inferenceworkloads in that namespace.
 """
 
 
-def _ask(
-    verb: Verb,
-    workload: str,
-    namespace: str | None,
-    output: Format,
-    kubeconfig: Path | None,
-    context: str | None,
-    timeout: int | None,
-) -> None:
+def _ask(call: Call, verb: Verb, workload: str) -> None:
     from autoscaler.cli import change
 
-    raise typer.Exit(change.ask(where_of(kubeconfig, context, namespace, timeout), workload, verb, output))
+    raise typer.Exit(change.ask(call.where(), workload, verb, call.output))
 
 
 @app.command(
@@ -47,21 +37,17 @@ Examples:
   tidegate promote llama --full    to 100 % without the remaining steps
 """,
 )
+@calling
 def promote(
+    call: Call,
     workload: Name,
     full: Annotated[bool, typer.Option("--full", help="Leave the remaining steps out.")] = False,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
 ) -> None:
     """Let an update go on to its next step, or to all of the traffic.
 
     Gates stay: weight rises only once enough replicas are ready.
     """
-    verb = Verb.PROMOTE_FULL if full else Verb.PROMOTE
-    _ask(verb, workload, namespace, output, kubeconfig, context, timeout)
+    _ask(call, Verb.PROMOTE_FULL if full else Verb.PROMOTE, workload)
 
 
 @app.command(
@@ -71,16 +57,10 @@ Examples:
   tidegate pause llama && tidegate get llama
 """,
 )
-def pause(
-    workload: Name,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
-) -> None:
+@calling
+def pause(call: Call, workload: Name) -> None:
     """Hold an update where it is, weights and GPUs included, until `resume`. Its deadlines wait, too."""
-    _ask(Verb.PAUSE, workload, namespace, output, kubeconfig, context, timeout)
+    _ask(call, Verb.PAUSE, workload)
 
 
 @app.command(
@@ -90,16 +70,10 @@ Examples:
   tidegate resume llama
 """,
 )
-def resume(
-    workload: Name,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
-) -> None:
+@calling
+def resume(call: Call, workload: Name) -> None:
     """End a pause, whether somebody asked for it or a step did."""
-    _ask(Verb.RESUME, workload, namespace, output, kubeconfig, context, timeout)
+    _ask(call, Verb.RESUME, workload)
 
 
 @app.command(
@@ -110,19 +84,13 @@ Examples:
   tidegate abort llama && tidegate status llama --timeout 300     3: it has failed, as was asked
 """,
 )
-def abort(
-    workload: Name,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
-) -> None:
+@calling
+def abort(call: Call, workload: Name) -> None:
     """Take an update back: its traffic, its pods, its quota. The current revision stays as it is.
 
     It is not tried again until the template changes, or `retry`.
     """
-    _ask(Verb.ABORT, workload, namespace, output, kubeconfig, context, timeout)
+    _ask(call, Verb.ABORT, workload)
 
 
 @app.command(
@@ -132,16 +100,10 @@ Examples:
   tidegate retry llama     e.g. after the quota was raised, or the registry is back
 """,
 )
-def retry(
-    workload: Name,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
-) -> None:
+@calling
+def retry(call: Call, workload: Name) -> None:
     """Try a failed update, or a first revision that never served, once more."""
-    _ask(Verb.RETRY, workload, namespace, output, kubeconfig, context, timeout)
+    _ask(call, Verb.RETRY, workload)
 
 
 @set_app.command(
@@ -156,14 +118,11 @@ Examples:
   tidegate set image llama vllm=vllm/vllm-openai:v0.12.0 && tidegate status llama --timeout 1800
 """,
 )
+@calling
 def image(
+    call: Call,
     workload: Name,
     images: Annotated[list[str], typer.Argument(metavar="CONTAINER=IMAGE...", help="New images.")],
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
 ) -> None:
     """Give containers another image, which makes a new revision and so begins an update."""
     from autoscaler.cli import change
@@ -173,4 +132,4 @@ def image(
         wanted = parse(images)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="CONTAINER=IMAGE") from error
-    raise typer.Exit(change.set_image(where_of(kubeconfig, context, namespace, timeout), workload, wanted, output))
+    raise typer.Exit(change.set_image(call.where(), workload, wanted, call.output))

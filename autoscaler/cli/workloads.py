@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from autoscaler.cli.options import (
-    AllNamespaces,
-    Context,
-    Format,
-    Kubeconfig,
-    Name,
-    Namespace,
-    NoColor,
-    NoHeaders,
-    Output,
-    Timeout,
-    Watch,
-)
-
-if TYPE_CHECKING:
-    from autoscaler.cli.reach import Where
+from autoscaler.cli.options import AllNamespaces, Call, Format, Name, NoHeaders, Watch, calling
 
 app = typer.Typer(rich_markup_mode=None)
-
-
-def where_of(
-    kubeconfig: Path | None, context: str | None, namespace: str | None, timeout: int | None, watch: bool = False
-) -> Where:
-    """The options in one value; without --timeout a watch has no end."""
-    from autoscaler.cli.reach import TIMEOUT_S, Where
-
-    return Where(kubeconfig, context, namespace, None if watch and timeout is None else float(timeout or TIMEOUT_S))
 
 
 def _check_watch(watch: bool, output: Format) -> None:
@@ -49,7 +26,8 @@ Exit status: 0 done, 1 it did not work, 2 wrong usage, 4 not done in time.
 
 \b
 STATUS joins the phase and that of an update, REV the current revision and the one that is coming,
-TRAFFIC their percents. GPUS are held of the quota by all its revisions.
+TRAFFIC their percents. GPUS are held of the quota by all its revisions. With -o wide, NEXT-ELIGIBLE is
+when there may be fewer replicas again: a delay, a window or a retention holds them; more may come at any time.
 
 \b
 Examples:
@@ -59,25 +37,21 @@ Examples:
   tidegate list -o json | jq -r '.items[].metadata.name'
 """,
 )
+@calling
 def list_workloads(
-    namespace: Namespace = None,
+    call: Call,
     all_namespaces: AllNamespaces = False,
-    output: Output = Format.TABLE,
     watch: Watch = False,
     no_headers: NoHeaders = False,
-    no_color: NoColor = False,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
 ) -> None:
     """List workloads: phase, revisions, traffic, replicas, signal, GPUs."""
     from autoscaler.cli import show
 
-    _check_watch(watch, output)
-    if namespace is not None and all_namespaces:
+    _check_watch(watch, call.output)
+    if call.namespace is not None and all_namespaces:
         raise typer.BadParameter("--namespace and --all-namespaces exclude each other", param_hint="-n, -A")
-    where = where_of(kubeconfig, context, namespace, timeout, watch)
-    raise typer.Exit(show.list_workloads(where, show.Look(output, watch, no_headers, no_color), all_namespaces))
+    look = show.Look(call.output, watch, no_headers, call.no_color)
+    raise typer.Exit(show.list_workloads(call.where(watch), look, all_namespaces))
 
 
 @app.command(
@@ -97,22 +71,17 @@ Examples:
   tidegate get llama -o yaml
 """,
 )
+@calling
 def get(
+    call: Call,
     workload: Name,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
     watch: Watch = False,
-    no_color: NoColor = False,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
 ) -> None:
     """Show one workload, down to its pods."""
     from autoscaler.cli import show
 
-    _check_watch(watch, output)
-    where = where_of(kubeconfig, context, namespace, timeout, watch)
-    raise typer.Exit(show.get(where, show.Look(output, watch, no_color=no_color), workload))
+    _check_watch(watch, call.output)
+    raise typer.Exit(show.get(call.where(watch), show.Look(call.output, watch, no_color=call.no_color), workload))
 
 
 @app.command(
@@ -128,23 +97,20 @@ Examples:
   tidegate status llama --timeout 600 || tidegate abort llama
 """,
 )
+@calling
 def status(
+    call: Call,
     workload: Name,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
     timeout: Annotated[
         int, typer.Option(metavar="SECONDS", min=0, max=86_400, help="How long to wait; 0 looks once.")
     ] = 0,
-    no_color: NoColor = False,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
 ) -> None:
     """Say whether a workload and its update are well, and wait for it."""
     from autoscaler.cli import show
     from autoscaler.cli.reach import TIMEOUT_S
 
-    where = where_of(kubeconfig, context, namespace, timeout + int(TIMEOUT_S))
-    raise typer.Exit(show.status(where, show.Look(output, no_color=no_color), workload, float(timeout)))
+    where = replace(call.where(), timeout_s=timeout + TIMEOUT_S)
+    raise typer.Exit(show.status(where, show.Look(call.output, no_color=call.no_color), workload, float(timeout)))
 
 
 @app.command(
@@ -162,21 +128,17 @@ Examples:
   tidegate history llama -o json | jq -r '.revisions[] | select(.state == "Stored") | .name'
 """,
 )
+@calling
 def history(
+    call: Call,
     workload: Name,
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
     no_headers: NoHeaders = False,
-    no_color: NoColor = False,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
 ) -> None:
     """List the revisions of a workload, the newest first."""
     from autoscaler.cli import show
 
-    where = where_of(kubeconfig, context, namespace, timeout)
-    raise typer.Exit(show.history(where, show.Look(output, no_headers=no_headers, no_color=no_color), workload))
+    look = show.Look(call.output, no_headers=no_headers, no_color=call.no_color)
+    raise typer.Exit(show.history(call.where(), look, workload))
 
 
 @app.command(
@@ -189,7 +151,7 @@ Exit status: 0 it fits, or this is not known from here, 1 it did not work or wou
 The API server is asked what it would store (a dry run, which takes the right to patch the workload);
 nothing is changed. It is a forecast: demand and quota may be others when you apply. Bounds that nobody
 set count as the built-in defaults. What is free is known while the workload waits for quota, and always
-to whoever may list quotaledgers.
+to whoever may list quotaledgers, and the project's pods, which may hold GPUs without being Tidegate's.
 
 \b
 Examples:
@@ -199,20 +161,15 @@ Examples:
   tidegate plan -f llama.yaml && kubectl apply -f llama.yaml
 """,
 )
+@calling
 def plan(
+    call: Call,
     file: Annotated[
         Path,
         typer.Option("--filename", "-f", metavar="FILE", help="Manifests, as for kubectl apply; - is standard input."),
     ],
-    namespace: Namespace = None,
-    output: Output = Format.TABLE,
-    no_color: NoColor = False,
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    timeout: Timeout = None,
 ) -> None:
     """Say what an edit would do: new revision or in place, GPUs at the peak, does it fit."""
     from autoscaler.cli import planning
 
-    where = where_of(kubeconfig, context, namespace, timeout)
-    raise typer.Exit(planning.plan(where, file, output, no_color))
+    raise typer.Exit(planning.plan(call.where(), file, call.output, call.no_color))

@@ -303,6 +303,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     signals: list[SignalStatus] | None = None
     conditions: list[Condition] | None = None
     last_scale: LastScale | None = None
+    next_eligible_at: str | None = None
 
 
 class InferenceWorkload(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -24,14 +24,13 @@ from autoscaler.cluster.resources import (
     REVISION_LABEL,
     WORKLOAD_LABEL,
     ControllerRevision,
-    Metadata,
     Pod,
     Resource,
     Scalable,
     Scale,
     TargetPod,
 )
-from rollouts.machine import ObservedRevision
+from rollouts.observed import ObservedRevision
 from rollouts.revision import ANNOTATIONS, Revision
 
 Content = Mapping[str, Any]  # of a revision, or one field of it
@@ -69,7 +68,7 @@ class Shape:
 
 
 class ScalableRevisions:
-    """The driver's port `Revisions` for one workload."""
+    """The driver's ports `Scale` and `Revisions` for one workload."""
 
     def __init__(
         self,
@@ -128,13 +127,7 @@ class ScalableRevisions:
         if digest_of(there) != revision.digest:
             raise Conflict(f"ControllerRevision {revision.name} holds another content")
 
-    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
-        if seen is None:
-            await self._create(revision, replicas)
-        else:
-            await self._scale(revision, replicas, seen)
-
-    async def _create(self, revision: str, replicas: int) -> None:
+    async def create(self, revision: str, replicas: int) -> None:
         namespace, kind = self._workload.metadata.namespace, self._kind_of(revision)
         content, pool = self._contents[revision], self._where(revision)
         body = render(kind, self._workload, revision, content, replicas, self._orphan, self._epoch, pool)
@@ -165,11 +158,11 @@ class ScalableRevisions:
         answer = await stamp(self._api, path, there.metadata, epoch)
         self._wrote(kind, msgspec.json.decode(answer, type=Scalable))
 
-    async def _scale(self, revision: str, replicas: int, seen: int) -> None:
-        there = self._observed(revision)
+    async def scale(self, name: str, replicas: int, seen: int) -> None:
+        there = self._observed(name)
         uid = there.metadata.uid if there is not None else ""
         namespace = self._workload.metadata.namespace
-        await write_count(self._api, self._kind_of(revision).resource, namespace, revision, uid, replicas, seen)
+        await write_count(self._api, self._kind_of(name).resource, namespace, name, uid, replicas, seen)
 
     async def _read(self, kind: Kind, revision: str) -> Scalable:
         path = kind.resource.path(self._workload.metadata.namespace, revision)
@@ -278,11 +271,6 @@ def pod_template(template: Content, labels: Mapping[str, str], nodes: NodeLabels
         if selected.get(key, value) != value:
             raise Contradiction(f"its nodeSelector asks for {key}: {selected[key]}, not for {value}")
     return {**template, "metadata": metadata, "spec": {**spec, "nodeSelector": {**selected, **nodes}}}
-
-
-def node_pool_of(metadata: Metadata) -> str | None:
-    """The node pool that a revision's object was created in; None where nobody wrote it down."""
-    return (metadata.annotations or {}).get(NODE_POOL_ANNOTATION)
 
 
 def _in_order(identity: Content) -> Content:

@@ -39,7 +39,7 @@ P = TypeVar("P", Bounds, Leaving, Rollout)
 
 NUMBERS_EVERY_S: Final = 30.0  # plain numbers are not worth a write of their own more often
 _NUMBERS: Final = frozenset(
-    {"ageSeconds", "value", "recommended", "message", "phaseMessage", "observedGeneration", "gpusFree", "gpusShort"}
+    {"ageSeconds", "value", "recommended", "message", "phaseMessage", "gpusFree", "gpusShort", "nextEligibleAt"}
 )
 INSTANTS: Final = frozenset(  # fields of the record, by the names that both sides have
     {"started_at", "served_at", "since", "until", "not_before", "deadline_at", "queued_at", "queue_deadline_at"}
@@ -203,14 +203,23 @@ def render_conditions(
 class StatusWriter:
     """Port `Records` of the driver for one workload, and the writer of its report."""
 
-    def __init__(self, api: KubeApi, workload: InferenceWorkload, wrote: Callable[[InferenceWorkload], None]) -> None:
-        """`wrote` is given the object as the server answered it."""
+    def __init__(
+        self,
+        api: KubeApi,
+        workload: InferenceWorkload,
+        wrote: Callable[[InferenceWorkload], None],
+        told: Callable[[InferenceWorkload], Mapping[str, Any]] = lambda _: {},
+    ) -> None:
+        """`wrote` is given the object as the server answered it; `told` is what the status says of the next record."""
         self._api = api
         self._workload = workload
         self._wrote = wrote
+        self._told = told
 
     async def save(self, record: Record) -> None:
-        await self.write(status_of(record))
+        """With what is told of it: whoever reads the status never finds an update that is over beside words that it is
+        on its way."""
+        await self.write({**self._told(self._workload), **status_of(record)})
 
     async def write(self, status: Mapping[str, Any]) -> None:
         """Merges these fields into the status, if nobody changed the object meanwhile."""
@@ -225,7 +234,7 @@ class StatusWriter:
 def differs(workload: InferenceWorkload, status: Mapping[str, Any], numbers_too: bool) -> bool:
     """Is this status worth a write? Changes of plain numbers count only with `numbers_too`."""
     stored = msgspec.to_builtins(workload.status) if workload.status else {}
-    wanted = _without_none(status)
+    wanted = {key: _without_none(value) for key, value in status.items()}  # None clears a field, which is a change
     if numbers_too:
         return any(stored.get(key) != value for key, value in wanted.items())
     return any(_meaning(stored.get(key)) != _meaning(value) for key, value in wanted.items() if key not in _NUMBERS)

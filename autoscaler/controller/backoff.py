@@ -9,7 +9,8 @@ from typing import Final
 from autoscaler.cluster.errors import ApiError, Foreign, NotFound, Refused, TooManyRequests, Unreachable
 from autoscaler.controller.reporting import Trouble
 from autoscaler.model.workload import WorkloadKey
-from rollouts.machine import Command, HaveReplicas, SaveRevision, Select, Step, Weigh
+from rollouts.commands import Command, HaveReplicas, SaveRevision, Select, Weigh
+from rollouts.machine import Step
 
 FIRST_S: Final = 2.0
 MOST_S: Final = 300.0

@@ -185,7 +185,8 @@ def _fallback(facts: Facts) -> ConditionReport:
 
 def _scaling_limited(facts: Facts) -> ConditionReport:
     if facts.grant.clipped:
-        return ConditionReport("ScalingLimited", Status.TRUE, "QuotaLimited", shortfall(facts.grant, facts.spec))
+        reason = "QuotaUnknown" if facts.grant.others_unknown else "QuotaLimited"
+        return ConditionReport("ScalingLimited", Status.TRUE, reason, shortfall(facts.grant, facts.spec))
     reasons = {Rule.MIN: "TooFewReplicas", Rule.MAX: "TooManyReplicas", Rule.CEILING: "TooManyReplicas"}
     rule = facts.decision.rule
     if rule in reasons:
@@ -241,7 +242,7 @@ def _progressing(facts: Facts) -> ConditionReport:
         return ConditionReport("Progressing", Status.FALSE, why, message)
     if facts.record.served_at is not None:
         return ConditionReport("Progressing", Status.TRUE, "RevisionAvailable", f"{facts.record.current} serves")
-    if facts.grant.clipped:
+    if facts.grant.clipped and not facts.grant.others_unknown:
         return ConditionReport("Progressing", Status.TRUE, "QuotaInsufficient", shortfall(facts.grant, facts.spec))
     return ConditionReport("Progressing", Status.TRUE, "RevisionScaling", facts.phase_message)
 

@@ -9,7 +9,7 @@ runs into stays with that workload.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -20,23 +20,24 @@ from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.errors import ApiError, Conflict, NotLeading
 from autoscaler.cluster.events import EventWriter
 from autoscaler.cluster.fencing import Tenure
+from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.status import StatusWriter
 from autoscaler.cluster.store import Store
 from autoscaler.cluster.workqueue import WorkQueue
-from autoscaler.controller import attention, quotas, reporting, snapshot, updates
+from autoscaler.controller import attention, quotas, reporting, snapshot
 from autoscaler.controller.backoff import BackOff, trouble_of
 from autoscaler.controller.conflicts import Conflicts
 from autoscaler.controller.deciding import Decided, Memory, decide_all
 from autoscaler.controller.driving import Ports
 from autoscaler.controller.events import Conditions
 from autoscaler.controller.ports import Activations, Signals
-from autoscaler.controller.publishing import Publisher, write_status
+from autoscaler.controller.publishing import Publisher, render, write_status
 from autoscaler.controller.quotas import Shares
 from autoscaler.controller.recall import Recall
-from autoscaler.controller.reporting import Outcome, Trouble
+from autoscaler.controller.reporting import Outcome, Trouble, again_in_s
 from autoscaler.controller.reserving import NotHeld, Reservations
 from autoscaler.controller.specs import Operator, Resolver
-from autoscaler.controller.steps import Fences, fences, step_of
+from autoscaler.controller.steps import Fences, fences, has_work, step_of
 from autoscaler.controller.subject import Snapshot, Subject, key_of
 from autoscaler.model.decision import Grant
 from autoscaler.model.quota import Domain
@@ -45,18 +46,20 @@ from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import WorkloadKey
 from autoscaler.scaling.holds import after
 from autoscaler.signals.warmups import WarmUps
+from rollouts.commands import Command, HaveReplicas
 from rollouts.driver import Driver
-from rollouts.machine import Command, HaveReplicas, Step
+from rollouts.machine import Step
 
 PARALLEL_WORKLOADS: Final = 16
 QUEUE_MOST: Final = 2_000  # workloads whose steps run or wait; what does not fit is asked for again by a later cycle
 RANK_RAISE, RANK_STEP, RANK_STATUS = range(3)
 SETTLE_WITHIN_S: Final = 1.0  # per cycle; what takes longer goes on beside the next ones
-UPDATES_EVERY_S: Final = 1.0  # between two looks at an update
 REBUILT_SHOWN_S: Final = 600.0  # how long the condition RecordRebuilt stays True
 
 log = structlog.get_logger()
 Grants = Mapping[WorkloadKey, Grant]
+Looked = tuple[Snapshot, Decided, Grants]
+Told = Callable[[InferenceWorkload], Mapping[str, Any]]  # fields of the status
 
 
 class Cycle:
@@ -97,7 +100,7 @@ class Cycle:
         self._contested: Mapping[WorkloadKey, Trouble] = {}  # that somebody else scales, in this cycle
         self._unread: Mapping[WorkloadKey, Trouble] = {}  # whose ledgers are not known yet
         self._steps: Mapping[WorkloadKey, Step] = {}  # of the last cycle
-        self._last: tuple[Snapshot, Decided, Grants] | None = None
+        self._last: Looked | None = None
         self._acting: set[WorkloadKey] = set()  # whose step runs
         self._cut: list[tuple[WorkloadKey, Outcome]] = []  # what steps had done when they were cancelled
         self.queue: WorkQueue[WorkloadKey, Outcome | None] = WorkQueue(PARALLEL_WORKLOADS, QUEUE_MOST)
@@ -141,9 +144,9 @@ class Cycle:
         seen = quotas.with_verdicts(seen, shares.verdicts)
         steps = self.step(seen, shares.grants, tenure.epoch)
         grants = await self._reserve(seen, steps, shares.grants)
-        steps |= self.step_targets(seen, grants, tenure.epoch)
+        steps |= self.step_targets(seen, grants)
         self._last = (seen, decided, grants)
-        outcomes = await self.execute(seen, steps, tenure)
+        outcomes = await self.execute(self._last, steps, tenure)
         return await self.report(seen, decided, grants, outcomes, tenure.api)
 
     def rest(self) -> None:
@@ -237,20 +240,24 @@ class Cycle:
         """Of all workloads whose objects are ours. A barred one has an empty step."""
         fence = self._fences = fences(seen, frozenset(self._contested), self._fences, epoch)
         self.unstamped = fence.unstamped
-        return {
-            each.key: self._step(each, grants, fence, seen.at_s) for each in seen.subjects if each.spec.target is None
-        }
+        return self._steps_of((each for each in seen.subjects if each.spec.target is None), grants, fence, seen.at_s)
 
-    def step_targets(self, seen: Snapshot, grants: Grants, epoch: int) -> dict[WorkloadKey, Step]:
-        """Of the others, by what their ledgers confirm."""
-        fence = fences(seen, frozenset(self._contested), self._fences, epoch)
+    def step_targets(self, seen: Snapshot, grants: Grants) -> dict[WorkloadKey, Step]:
+        """Of the others, after `step`, by what their ledgers confirm."""
+        assert self._fences is not None
         targets = (each for each in seen.subjects if each.spec.target is not None)
-        return {each.key: self._step(each, grants, fence, seen.at_s) for each in targets}
+        return self._steps_of(targets, grants, self._fences, seen.at_s)
 
-    def _step(self, subject: Subject, grants: Grants, fence: Fences, now: float) -> Step:
-        if subject.key in self._barred or quotas.waits(subject, self._foreign):
-            return Step(subject.stored)
-        return step_of(subject, grants[subject.key].granted, fence, now)
+    def _steps_of(
+        self, subjects: Iterable[Subject], grants: Grants, fence: Fences, now: float
+    ) -> dict[WorkloadKey, Step]:
+        barred = self._barred
+        return {
+            each.key: Step(each.stored)
+            if each.key in barred or quotas.waits(each, self._foreign)
+            else step_of(each, grants[each.key].granted, fence, now)
+            for each in subjects
+        }
 
     @property
     def _barred(self) -> Mapping[WorkloadKey, Trouble]:
@@ -258,11 +265,11 @@ class Cycle:
         return {**self._unread, **self._contested}
 
     async def execute(
-        self, seen: Snapshot, steps: Mapping[WorkloadKey, Step], tenure: Tenure
+        self, looked: Looked, steps: Mapping[WorkloadKey, Step], tenure: Tenure
     ) -> Mapping[WorkloadKey, Outcome]:
         """Begins what is to be done, waits a little, and returns what became of it and of what earlier ones began."""
-        self._steps = steps
-        busy = [subject for subject in seen.subjects if _has_work(subject, steps[subject.key])]
+        (seen, _, _), self._steps = looked, steps
+        busy = [subject for subject in seen.subjects if has_work(subject, steps[subject.key])]
         quiet = {
             each.key: Outcome(each.workload, each.record, reasons=steps[each.key].reasons) for each in seen.subjects
         }
@@ -276,7 +283,8 @@ class Cycle:
         free = [each for each in busy if held[each.key] is None and each.key not in self._acting]
         for subject in free:
             step = steps[subject.key]
-            work = partial(self._execute_one, subject, step, seen.at_s, tenure)
+            told = partial(self._told_of, subject, step, looked)
+            work = partial(self._execute_one, subject, step, seen.at_s, tenure, told)
             self.queue.put(subject.key, _rank(step), work)
         await self.queue.settle([each.key for each in free], SETTLE_WITHIN_S)
         under_way = {each.key: Outcome(each.workload, each.stored) for each in busy}
@@ -298,49 +306,49 @@ class Cycle:
 
         def write(outcome: Outcome, status: Mapping[str, Any], wrote: Callable[[], None]) -> None:
             writer = StatusWriter(api, outcome.workload, self._store.workloads.assume)
-            key = _key_of(outcome)
+            key = key_of(outcome.workload)
             if not self.queue.running(key):
                 self.queue.put(key, RANK_STATUS, partial(write_status, key, writer, status, wrote))
 
         self._publisher.publish(report, seen, outcomes, write)
         now = self._clock()
-        return replace(report, duration_s=now - seen.at_s, again_in_s=self._again_in_s(seen, outcomes, now))
+        return replace(report, duration_s=now - seen.at_s, again_in_s=again_in_s(seen, outcomes, now))
 
-    def _again_in_s(self, seen: Snapshot, outcomes: Mapping[WorkloadKey, Outcome], now: float) -> float | None:
-        """At once where an update's step was done, as the next one may follow; else when one of its clocks runs out,
-        and at least every UPDATES_EVERY_S: pages and ledgers poke nobody."""
-        changing = [each.key for each in seen.subjects if each.changing or outcomes[each.key].before is not None]
-        if not changing:
-            return None
-        if any(outcomes[key].before is not None for key in changing):
-            return 0.0
-        instants = (at for key in changing for at in updates.next_instants(outcomes[key].record))
-        return max(0.0, min([UPDATES_EVERY_S, *(at - now for at in instants if at > now)]))
+    def _told_of(self, subject: Subject, step: Step, looked: Looked, workload: InferenceWorkload) -> Mapping[str, Any]:
+        """What the status says of one workload from this step's record on, whatever becomes of its commands."""
+        seen, decided, grants = looked
+        outcome = Outcome(workload, step.record, reasons=step.reasons)
+        alone = replace(seen, subjects=(subject,), unresolved=())
+        report = self._compose(alone, decided, grants, {subject.key: outcome})
+        return render(report.workloads[subject.key], workload, self._clock())
 
     def _compose(
         self, seen: Snapshot, decided: Decided, grants: Grants, outcomes: Mapping[WorkloadKey, Outcome]
     ) -> CycleReport:
+        keys = [each.key for each in seen.subjects]
+        memories = {key: self._memory[key] for key in keys if key in self._memory}
+        steps = {key: self._steps[key] for key in keys if key in self._steps}
         waited = {
             key: seen.at_s - memory.untrusted_since
-            for key, memory in self._memory.items()
+            for key, memory in memories.items()
             if memory.untrusted_since is not None
         }
         rebuilt = {
             key
-            for key, memory in self._memory.items()
+            for key, memory in memories.items()
             if memory.rebuilt_at is not None and seen.at_s - memory.rebuilt_at < REBUILT_SHOWN_S
         }
         before = reporting.Before(self._told, self._desired)
-        waiting = {key: step.waiting for key, step in self._steps.items() if step.waiting is not None}
-        frozen = {key: step.broken for key, step in self._steps.items() if step.broken is not None}
+        waiting = {key: step.waiting for key, step in steps.items() if step.waiting is not None}
+        frozen = {key: step.broken for key, step in steps.items() if step.broken is not None}
         known = reporting.Known(waited, rebuilt, waiting, self._used, frozen)
         return reporting.compose(seen, decided.of_current, grants, outcomes, known, before, self._resolver.operator)
 
-    async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure) -> Outcome:
+    async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure, told: Told) -> Outcome:
         """Runs one workload's step; the one place that turns its errors into a value."""
         if subject.key in self._barred:  # since it began to wait for its turn
             return Outcome(subject.workload, subject.stored)
-        driver = self._ports.driver(subject, tenure, partial(self._still_wanted, subject.key))
+        driver = self._ports.driver(subject, tenure, partial(self._still_wanted, subject.key), told)
         trouble: Trouble | None = None
         self._acting.add(subject.key)
         try:
@@ -379,10 +387,6 @@ class Cycle:
         return newest is not None and command in newest.commands
 
 
-def _key_of(outcome: Outcome) -> WorkloadKey:
-    return WorkloadKey(outcome.workload.metadata.namespace, outcome.workload.metadata.name)
-
-
 def _silent(seen: Snapshot) -> dict[WorkloadKey, Outcome]:
     """What becomes of steps that may not be done."""
     trouble = Trouble("AbleToScale", "this process does not lead at present: nothing is written")
@@ -393,7 +397,3 @@ def _rank(step: Step) -> int:
     """More capacity comes first: somebody waits for it."""
     raises = any(isinstance(each, HaveReplicas) and each.replicas > (each.seen or 0) for each in step.commands)
     return RANK_RAISE if raises else RANK_STEP
-
-
-def _has_work(subject: Subject, step: Step) -> bool:
-    return bool(step.commands) or step.record != subject.stored

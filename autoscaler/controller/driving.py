@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from autoscaler.cluster.fencing import Tenure
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
@@ -18,13 +19,14 @@ from autoscaler.cluster.workloads.scaletarget import TargetScale
 from autoscaler.controller.kinds import kind_of
 from autoscaler.controller.reserving import LedgerQuota, Reservations
 from autoscaler.controller.revisions import address_of
-from autoscaler.controller.specs import DEFAULT_POOL, Operator
+from autoscaler.controller.specs import Operator
 from autoscaler.controller.subject import Subject
+from autoscaler.model.rollout import DEFAULT_POOL, WarmUpSpec
 from autoscaler.model.workload import RevisionKey
 from autoscaler.signals.warmups import WarmUps
 from rollouts.commands import Command
 from rollouts.driver import Driver
-from rollouts.ports import UpdatePorts
+from rollouts.ports import OwnPorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,18 @@ class Ports:
     warm_ups: WarmUps
     operator: Callable[[], Operator]
 
-    def driver(self, subject: Subject, tenure: Tenure, wanted: Callable[[Command], bool]) -> Driver:
-        """For one step of one workload."""
+    def driver(
+        self,
+        subject: Subject,
+        tenure: Tenure,
+        wanted: Callable[[Command], bool],
+        told: Callable[[InferenceWorkload], Mapping[str, Any]],
+    ) -> Driver:
+        """For one step of one workload. `told`: what its status says once the step's record is stored."""
         workload = as_decided_on(subject, self.store.workloads.find(*subject.key))
+        records = StatusWriter(tenure.api, workload, self.store.workloads.assume, told)
+        if subject.spec.target is not None and subject.there is not None:
+            return Driver(records, TargetScale(tenure.api, subject.resource, subject.there), wanted)
         traffic = ServiceTraffic(
             tenure.api,
             workload,
@@ -48,9 +59,6 @@ class Ports:
             tenure.epoch,
             serving={name: each.serving for name, each in subject.specs.items()},
         )
-        records = StatusWriter(tenure.api, workload, self.store.workloads.assume)
-        if subject.spec.target is not None and subject.there is not None:
-            return Driver(records, TargetScale(tenure.api, subject.resource, subject.there), traffic, wanted)
         route = self._route(subject, tenure)
 
         async def stamp_traffic() -> None:
@@ -58,14 +66,17 @@ class Ports:
             if route is not None:
                 await route.stamp()
 
-        updates = UpdatePorts(
-            removal=self._removal(subject, workload, tenure),
-            quota=LedgerQuota(self.reservations, str(subject.key), subject.spec.project),
-            route=route,
-            warm_ups=_Warming(self.warm_ups, subject),
-        )
         revisions = self._revisions(subject, workload, tenure, stamp_traffic)
-        return Driver(records, revisions, traffic, wanted, updates)
+        warmup = subject.spec.rollout.warmup
+        own = OwnPorts(
+            revisions,
+            traffic,
+            self._removal(subject, workload, tenure),
+            LedgerQuota(self.reservations, str(subject.key), subject.spec.project),
+            route,
+            _Warming(self.warm_ups, subject, warmup) if warmup is not None else None,
+        )
+        return Driver(records, revisions, wanted, own)
 
     def _kind(self, subject: Subject, revision: str) -> Kind:
         return kind_of(self.store, subject.key.namespace, revision, subject.revisions.contents.get(revision))
@@ -130,17 +141,16 @@ class Ports:
 class _Warming:
     """The driver's port `WarmUps` for one workload."""
 
-    def __init__(self, warm_ups: WarmUps, subject: Subject) -> None:
+    def __init__(self, warm_ups: WarmUps, subject: Subject, spec: WarmUpSpec) -> None:
         self._warm_ups = warm_ups
         self._subject = subject
+        self._spec = spec
 
     async def warm_up(self, revision: str) -> None:
-        spec = self._subject.spec.rollout.warmup
-        if spec is None:
-            return
         serving = self._subject.specs[revision].serving
         pods = self._subject.revisions.of(revision).pods
-        self._warm_ups.begin(RevisionKey(self._subject.key, revision), serving.port, serving.protocol, spec, pods)
+        key = RevisionKey(self._subject.key, revision)
+        self._warm_ups.begin(key, serving.port, serving.protocol, self._spec, pods)
 
 
 def pool_of(subject: Subject, revision: str) -> str:

@@ -66,10 +66,11 @@ def _limit_edge(was: ConditionReport | None, now: ConditionReport) -> list[Event
     reason_before = was.reason if was else ""
     if now.reason == reason_before:
         return []
-    told = [EventReport("QuotaRecovered", "quota leaves room again")] if reason_before == "QuotaLimited" else []
+    over = reason_before == "QuotaLimited" and now.reason != "QuotaUnknown"
+    told = [EventReport("QuotaRecovered", "quota leaves room again")] if over else []
     if now.reason == "QuotaLimited":
         told.append(EventReport("QuotaInsufficient", now.message, True))
-    elif now.status is Status.TRUE and now.reason != "TooFewReplicas":
+    elif now.status is Status.TRUE and now.reason not in ("TooFewReplicas", "QuotaUnknown"):
         told.append(EventReport("ScalingLimited", now.message))
     return told
 

@@ -5,7 +5,7 @@ They count from their own namespaces' projects, in the node pool of the node tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from autoscaler.cluster.foreignpods import is_device
 from autoscaler.cluster.resources import TargetPod
@@ -28,29 +28,38 @@ def foreign(store: Store, operator: Operator, targets: Iterable[Named]) -> dict[
     `targets`: of the workloads whose pods are counted already. Ask before `store.targets.keep`. It follows what it
     needs to know from its first call on.
     """
-    pools = _pools(operator)
+    pools = limited_pools(operator)
     namespaces = {name: project for name, project in operator.projects.items() if project in pools}
     seen = store.foreign_pods
     seen.keep(namespaces.keys(), any(labels for each in pools.values() for labels in each.values()))
     ours = {pod.metadata.uid for each in targets for pod in _pods_of(store, *each)} if namespaces else set()
-    taken: dict[Domain, ResourceVector | None] = {
-        (project, pool): EMPTY for project in pools for pool in pools[project]
-    }
-    for namespace, project in namespaces.items():
-        for pod in seen.of(namespace):
-            if pod.metadata.uid not in ours:
-                for pool in pools_of_pod(pod, pools[project], seen.labels_of(pod.spec.node_name or "")):
-                    domain = (project, pool)
-                    taken[domain] = add(taken[domain] or EMPTY, _limited(pod, operator.limits[domain]))
+    others = ((name, pod) for name in namespaces for pod in seen.of(name) if pod.metadata.uid not in ours)
+    found: dict[Domain, ResourceVector | None] = {**taken(operator, others, seen.labels_of)}
     for project, its_pools in pools.items():
         known = all(seen.known(name) for name, its_project in namespaces.items() if its_project == project)
         for pool, labels in its_pools.items():
             if not known or (labels and not seen.nodes_known):
-                taken[(project, pool)] = None
-    return taken
+                found[(project, pool)] = None
+    return found
 
 
-def _pools(operator: Operator) -> dict[str, dict[str, Mapping[str, str]]]:
+def taken(
+    operator: Operator,
+    pods: Iterable[tuple[str, TargetPod]],
+    labels_of: Callable[[str], Mapping[str, str] | None],
+) -> dict[Domain, ResourceVector]:
+    """By these pods, in thousandths, by domain with a limit; each with its namespace. `labels_of` a node, if known."""
+    pools = limited_pools(operator)
+    found: dict[Domain, ResourceVector] = {(project, pool): EMPTY for project in pools for pool in pools[project]}
+    for namespace, pod in pods:
+        project = operator.projects.get(namespace, "")
+        for pool in pools_of_pod(pod, pools.get(project, {}), labels_of(pod.spec.node_name or "")):
+            domain = (project, pool)
+            found[domain] = add(found[domain], _limited(pod, operator.limits[domain]))
+    return found
+
+
+def limited_pools(operator: Operator) -> dict[str, dict[str, Mapping[str, str]]]:
     """The limited node pools of each project, with the labels of their nodes."""
     found: dict[str, dict[str, Mapping[str, str]]] = {}
     for (project, pool), limit in operator.limits.items():

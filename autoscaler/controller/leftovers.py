@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL, Pod, Scalable
 from autoscaler.cluster.scalable import is_live
 from autoscaler.cluster.store import Store
-from autoscaler.controller.specs import DEFAULT_POOL, Resolver, demand_of_pods, demand_of_replicas, project_of
+from autoscaler.controller.specs import Resolver, demand_of_pods, demand_of_replicas, project_of
 from autoscaler.controller.subject import Subject
 from autoscaler.model.quota import Domain, Hold
 from autoscaler.model.resources import EMPTY, ResourceVector, largest
+from autoscaler.model.rollout import DEFAULT_POOL
 from autoscaler.model.workload import WorkloadKey
 from rollouts.observed import ObservedHold
 

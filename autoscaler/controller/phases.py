@@ -55,7 +55,7 @@ def _phase_of(
 ) -> tuple[Phase, str]:
     if spec.desired_phase is DesiredPhase.STOPPED:
         left = counts.ready + counts.starting + counts.terminating
-        return (Phase.STOPPING, f"{left} pods left") if left else (Phase.STOPPED, "stopped by desiredPhase")
+        return (Phase.STOPPING, f"{left} replicas left") if left else (Phase.STOPPED, "stopped by desiredPhase")
     if record.phase is RolloutPhase.FAILED:
         limit = spec.initialization_timeout_s or 0
         return Phase.FAILED, f"{record.current} did not serve within {limit:.0f} s; its GPUs are released"
@@ -84,7 +84,7 @@ def _first_start(counts: Counts) -> tuple[Phase, str]:
     if counts.starting == 0:
         return Phase.CREATING, "creating pods"
     if counts.unscheduled > 0:
-        return Phase.PENDING, f"{counts.unscheduled} of {counts.starting} pods not placed on a node"
+        return Phase.PENDING, f"{counts.unscheduled} of {counts.starting} replicas not placed on a node"
     return Phase.INITIALIZING, f"0 of {counts.applied} replicas ready"
 
 
@@ -104,14 +104,19 @@ def shortfall(grant: Grant, spec: WorkloadSpec) -> str:
     """ "wants 6, has 4: 2 GPU short in project ml-team (0 of 12 free)"."""
     name = GPU if GPU in grant.short else min(grant.short, default="")
     if not name:
-        why = f": {grant.unheld}" if grant.unheld else ""
-        return f"wants {grant.desired}, has {grant.granted}{why}"
+        why = grant.unheld or (others_unknown(spec) if grant.others_unknown else "")
+        return f"wants {grant.desired}, has {grant.granted}{f': {why}' if why else ''}"
     free, limit = max(0, grant.free.get(name, 0)), grant.limit.get(name, 0)
     unit = "GPU" if name == GPU else name
     return (
         f"wants {grant.desired}, has {grant.granted}: {_units(grant.short, name)} {unit} short "
         f"in project {spec.project} ({free / 1000:g} of {limit / 1000:g} free)"
     )
+
+
+def others_unknown(spec: WorkloadSpec) -> str:
+    """Said in place of what is short, until the first list of them is there."""
+    return f"it is not known yet what pods of others use of the quota of project {spec.project}"
 
 
 def _units(vector: ResourceVector, name: str) -> str:

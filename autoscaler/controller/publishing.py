@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from autoscaler.cluster.resources import REVISION_LABEL, WORKLOAD_LABEL
 from autoscaler.cluster.status import NUMBERS_EVERY_S, StatusWriter, differs, render_conditions, timestamp
 from autoscaler.controller import updates
 from autoscaler.controller.reporting import Outcome, reason_text
-from autoscaler.controller.subject import Snapshot
+from autoscaler.controller.subject import Snapshot, key_of
 from autoscaler.model.decision import ScalingDecision, SignalInput
 from autoscaler.model.report import CycleReport, WorkloadReport
 from autoscaler.model.signal import Direction
@@ -64,10 +65,7 @@ class Publisher:
         self, report: CycleReport, seen: Snapshot, outcomes: Mapping[WorkloadKey, Outcome], write: WriteStatus
     ) -> None:
         """Tells what is new, and has `write` begin those statuses that are worth it and within the cycle's share."""
-        unresolved = {
-            WorkloadKey(each.metadata.namespace, each.metadata.name): Outcome(each, Record())
-            for each, _ in seen.unresolved
-        }
+        unresolved = {key_of(each): Outcome(each, Record()) for each, _ in seen.unresolved}
         everything = {**outcomes, **unresolved}
         for memory in (self._numbers_at, self._waiting_since, self._settled, self._last_scale):
             for key in memory.keys() - everything.keys():
@@ -156,6 +154,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
     }
     if report.spec is None:
         return status
+    lower_at = report.decision.lower_at_s if report.decision is not None else None
     labels = {WORKLOAD_LABEL: report.key.name, REVISION_LABEL: report.revision or ""}  # a pod per replica
     if report.spec.target is None:  # the traffic of somebody else's object is somebody else's
         port = report.service_port or report.spec.serving.port
@@ -172,6 +171,7 @@ def render(report: WorkloadReport, workload: InferenceWorkload, now: float) -> d
             "terminating": counts.terminating,
         },
         "signals": _signals(report.decision),
+        "nextEligibleAt": timestamp(ceil(lower_at)) if lower_at is not None else None,
         **report.revisions,
     }
     return status

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.controller.deciding import Decided
 from autoscaler.controller.reserving import Reservations
-from autoscaler.controller.steps import limits_of
+from autoscaler.controller.steps import situation_of
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.decision import Grant, ScalingDecision
 from autoscaler.model.quota import Domain
@@ -23,12 +23,9 @@ from autoscaler.scaling.together import unbounded, whole_demand
 from rollouts import machine, planner, quota
 from rollouts.commands import Hold, Release
 from rollouts.machine import Step
-from rollouts.observed import Situation
 from rollouts.planner import Asker
 from rollouts.quota import Ask, Ledger, Verdict, replicas_in
 from rollouts.record import Phase
-
-Demands = Mapping[WorkloadKey, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Shares:
 
     grants: Mapping[WorkloadKey, Grant]  # of the current revisions
     verdicts: Mapping[WorkloadKey, Verdict]  # on updates
-    used: Mapping[Domain, ResourceVector]  # of each limit, before this cycle's asks
+    used: Mapping[Domain, ResourceVector]  # of each limit, before this cycle's asks; absent: not known yet
 
 
 def share(
@@ -65,11 +62,11 @@ def share(
     verdicts = quota.share(asks, ledgers, seen.at_s)
     return Shares(
         {
-            each.key: _grant(each, decisions[each.key], wanted[each.key], growth[each.key], verdicts, limits)
+            each.key: _grant(each, seen.foreign, wanted[each.key], growth[each.key], verdicts, limits)
             for each in seen.subjects
         },
         {key: verdicts[ask.id] for key, ask in updates.items() if ask is not None},
-        {domain: ledger.used for domain, ledger in ledgers.items()},
+        {domain: ledger.used for domain, ledger in ledgers.items() if seen.foreign.get(domain, EMPTY) is not None},
     )
 
 
@@ -191,20 +188,19 @@ def _asker(subject: Subject) -> Asker:
 def _update(subject: Subject, wanted: int, now: float) -> Ask | None:
     if not subject.changing:
         return None
-    limits = limits_of(subject)
-    return machine.ask(limits, subject.record, subject.observed, wanted, now, _asker(subject))
+    try:
+        return machine.ask(situation_of(subject, wanted, now), subject.record, _asker(subject))
+    except Exception:  # its step runs into the same, and tells of it
+        return None
 
 
 def _growth(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector], now: float) -> Ask | None:
     if subject.spec.target is not None:
         return _growth_of_target(subject, wanted, limits)
-    bounds = limits_of(subject)
-    assert bounds.rollout is not None
-    situation = Situation(bounds, bounds.rollout, subject.observed, wanted, now)
     record = subject.record
     if record.current is None:
         record = replace(record, current=subject.observed.newest.name)
-    return planner.growth(situation, record, _asker(subject), wanted)
+    return planner.growth(situation_of(subject, wanted, now), record, _asker(subject), wanted)
 
 
 def _growth_of_target(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector]) -> Ask | None:
@@ -266,7 +262,7 @@ def _taken(subject: Subject) -> Iterable[tuple[Domain, str, ResourceVector]]:
 
 def _grant(
     subject: Subject,
-    decision: ScalingDecision,
+    foreign: Mapping[Domain, ResourceVector | None],
     wanted: int,
     ask: Ask | None,
     verdicts: Mapping[quota.AskId, Verdict],
@@ -280,4 +276,6 @@ def _grant(
     seen = subject.observed.current
     applied = (seen.replicas if seen else None) or 0
     granted = min(wanted, max(verdict.replicas, applied))
+    if foreign.get(domain, EMPTY) is None:
+        return Grant(subject.key, granted, wanted, limit=limit, others_unknown=True)
     return Grant(subject.key, granted, wanted, verdict.short, verdict.free, limit)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-
-import structlog
+from typing import Final
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.status import (
-    conditions_of,
-)
+from autoscaler.cluster.status import conditions_of
 from autoscaler.cluster.traffic.gatewayapi import Unusable
 from autoscaler.controller import updates
 from autoscaler.controller.conditions import Facts, conditions, unresolved
 from autoscaler.controller.events import Conditions, events
-from autoscaler.controller.phases import phase_of
+from autoscaler.controller.phases import others_unknown, phase_of
 from autoscaler.controller.specs import Operator, Unresolved
-from autoscaler.controller.subject import Snapshot, Subject
+from autoscaler.controller.subject import Snapshot, Subject, key_of
 from autoscaler.model.decision import Grant, Rule, ScalingDecision
 from autoscaler.model.foreign import Measure
 from autoscaler.model.quota import Domain
@@ -30,13 +27,14 @@ from autoscaler.model.report import (
     Status,
     WorkloadReport,
 )
-from autoscaler.model.resources import EMPTY, ResourceVector
+from autoscaler.model.resources import ResourceVector
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey, WorkloadSpec
+from rollouts.commands import HaveReplicas
 from rollouts.invariants import Broken
-from rollouts.machine import HaveReplicas, Reason
-from rollouts.record import Record
+from rollouts.machine import Reason
+from rollouts.record import Phase, Record
 
-log = structlog.get_logger()
+UPDATES_EVERY_S: Final = 1.0  # between two looks at an update
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Known:
     untrusted_for_s: Mapping[WorkloadKey, float]
     rebuilt: Set[WorkloadKey]  # whose record was lost not long ago
     waiting: Mapping[WorkloadKey, str]  # what an update waits for
-    used: Mapping[Domain, ResourceVector]  # of each limited quota: what is held, and what others have
+    used: Mapping[Domain, ResourceVector]  # of each limited quota, what is held and what others have; absent: unknown
     frozen: Mapping[WorkloadKey, Broken]  # whose step would have broken an invariant
 
 
@@ -123,6 +121,19 @@ def compose(
     return CycleReport(seen.at_s, workloads=reports, quota=_quota(known.used, operator.limits))
 
 
+def again_in_s(seen: Snapshot, outcomes: Mapping[WorkloadKey, Outcome], now: float) -> float | None:
+    """When to look again though nothing pokes: at once where an update's step was done, as the next one may follow;
+    else when one of its clocks runs out, and at least every UPDATES_EVERY_S: pages and ledgers poke nobody. None: no
+    update asks for it."""
+    changing = [each.key for each in seen.subjects if each.changing or outcomes[each.key].before is not None]
+    if not changing:
+        return None
+    if any(outcomes[key].before is not None for key in changing):
+        return 0.0
+    instants = (at for key in changing for at in updates.next_instants(outcomes[key].record))
+    return max(0.0, min([UPDATES_EVERY_S, *(at - now for at in instants if at > now)]))
+
+
 def _workload_report(
     subject: Subject,
     decision: ScalingDecision,
@@ -135,7 +146,7 @@ def _workload_report(
     operator: Operator,
 ) -> WorkloadReport:
     spec, counts, record = subject.spec, _counts(subject, decision, grant, outcome), outcome.record
-    update = updates.message(subject, record, known.waiting.get(subject.key))
+    update = updates.message(subject, record, _waiting(subject, record, known, operator))
     phase, message = phase_of(spec, record, counts, decision, grant, update, updates.serves(subject, record))
     trouble = outcome.trouble or _trouble(subject, known.frozen.get(subject.key))
     transient = trouble is not None and trouble.condition == "AbleToScale"
@@ -193,6 +204,15 @@ def _workload_report(
     return replace(report, events=found_events) if found_events else report
 
 
+def _waiting(subject: Subject, record: Record, known: Known, operator: Operator) -> str | None:
+    """What the update waits for. One that is queued is not asked for while the quota of its project is not known."""
+    queued = record.rollout is not None and record.rollout.phase is Phase.QUEUED
+    unknown = {project for project, _ in operator.limits.keys() - known.used.keys()}
+    if queued and subject.observed.verdict is None and subject.spec.project in unknown:
+        return others_unknown(subject.spec)
+    return known.waiting.get(subject.key)
+
+
 def _trouble(subject: Subject, broken: Broken | None) -> Trouble | None:
     """What keeps an update from going on, though no call failed."""
     if broken is not None:
@@ -222,7 +242,7 @@ def _unresolved_report(
 ) -> WorkloadReport:
     """What runs goes on running; only the conditions tell."""
     status = workload.status
-    key = WorkloadKey(workload.metadata.namespace, workload.metadata.name)
+    key = key_of(workload)
     before = told.get(key) or conditions_of(workload)
     found = {**before, **{each.type: each for each in unresolved(why)}}
     report = WorkloadReport(
@@ -291,7 +311,7 @@ def _signal(decision: ScalingDecision) -> str:
 
 def _quota(used: Mapping[Domain, ResourceVector], limits: Mapping[Domain, ResourceVector]) -> tuple[QuotaReport, ...]:
     return tuple(
-        QuotaReport(project, pool, name, limit, used.get((project, pool), EMPTY).get(name, 0))
+        QuotaReport(project, pool, name, limit, used[project, pool].get(name, 0) if (project, pool) in used else None)
         for (project, pool), vector in sorted(limits.items())
         for name, limit in sorted(vector.items())
     )

@@ -17,9 +17,9 @@ from autoscaler.cluster.resources import ControllerRevision
 from autoscaler.cluster.scalable import digest_of
 from autoscaler.controller.rollout_specs import pools_of, rollout_of, route_of
 from autoscaler.controller.signal_specs import Names, activation_of, signals_of
-from autoscaler.model import rollout
 from autoscaler.model.quota import Domain
 from autoscaler.model.resources import EMPTY, ResourceVector, add, pod_demand, times
+from autoscaler.model.rollout import DEFAULT_POOL
 from autoscaler.model.workload import (
     DesiredPhase,
     Engine,
@@ -37,7 +37,6 @@ from autoscaler.signals.engines import ENGINES, METRICS_PATH
 from autoscaler.signals.queries import NamedQuery
 from rollouts.revision import Revision, carried_annotations, identify, identity_of
 
-DEFAULT_POOL: Final = rollout.DEFAULT_POOL
 _NEEDED: Final = ("deployment.template", "leaderWorkerSet.workerTemplate and size", "a whole targetRef")
 KNATIVE: Final = "serving.knative.dev/"
 

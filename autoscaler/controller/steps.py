@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import structlog
+
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey
 from rollouts import machine, target
+from rollouts.invariants import Broken
 from rollouts.machine import Step
-from rollouts.observed import Limits, ObservedRevision
+from rollouts.observed import Limits, ObservedRevision, Situation
 
 LATE_WRITE_MOST_S: Final = 60.0  # kube-apiserver ends a request by then (--request-timeout)
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +49,39 @@ def fences(seen: Snapshot, contested: frozenset[WorkloadKey], before: Fences | N
 
 
 def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
-    """The next step of one workload that nobody else scales."""
-    if subject.spec.target is not None:
-        return _step_of_target(subject, granted, fence, now)
-    return machine.step(limits_of(subject, fence), subject.record, subject.observed, granted, now)
+    """The next step of one workload that nobody else scales. A bug that it runs into leaves it as it is: the others
+    go on."""
+    try:
+        if subject.spec.target is not None:
+            return _step_of_target(subject, granted, fence, now)
+        return machine.step(situation_of(subject, granted, now, fence), subject.record)
+    except Exception as error:
+        log.exception("step.undecided", workload=str(subject.key))
+        broken = Broken("our own rules", f"{type(error).__name__} (the log has more)")
+        return Step(subject.stored, waiting=broken.detail, broken=broken)
 
 
-def limits_of(subject: Subject, fence: Fences | None = None) -> Limits:
-    """The workload's numbers. `fence` None: for what is only asked."""
+def has_work(subject: Subject, step: Step) -> bool:
+    """Is there anything to store or to do?"""
+    return bool(step.commands) or step.record != subject.stored
+
+
+def situation_of(subject: Subject, granted: int, now: float, fence: Fences | None = None) -> Situation:
+    """What a workload whose objects are ours is decided on. `fence` None: for what is only asked."""
     spec, rollout = subject.spec, subject.spec.rollout
     if spec.mode is Mode.PAUSED and not rollout.paused:
         rollout = replace(rollout, paused=True)
     # what became ready while the API server was away is not too late for its time-out, nor proof that less will do
     timeout_s = spec.initialization_timeout_s if subject.follows else None
-    return Limits(
+    limits = Limits(
         initial_replicas=spec.scaling.initial_replicas,
         initialization_timeout_s=timeout_s,
         stopped=spec.desired_phase is DesiredPhase.STOPPED or spec.scaling.manual_replicas == 0,
         epoch=fence.epoch if fence is not None else None,
         may_lower=fence is None or (fence.unstamped == 0 and subject.follows),
-        rollout=rollout,
         verb=subject.verb,
     )
+    return Situation(limits, rollout, subject.observed, granted, now)
 
 
 def _objects(subject: Subject) -> tuple[ObservedRevision, ...]:

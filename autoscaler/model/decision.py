@@ -101,6 +101,7 @@ class ScalingDecision:
     panicking: bool = False
     quality: Quality | None = None  # the worst among the signals that may lower; None: none is wanted or read
     faults: tuple[str, ...] = ()  # "pod-a: http 500"
+    lower_at_s: float | None = None  # a clock keeps a lower count back until then, Unix seconds; None: none does
 
     @property
     def action(self) -> Action:
@@ -110,24 +111,8 @@ class ScalingDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What one workload asks of its quota domain (project and node pool)."""
-
-    key: WorkloadKey
-    project: str
-    node_pool: str
-    priority_rank: int  # higher goes first
-    created_at: float
-    per_replica: ResourceVector
-    applied: int  # replicas in the spec
-    live_pods: int  # pods that exist, terminating ones too: they still hold their GPUs
-    desired: int
-    floor: int  # growth up to here goes before growth beyond it, within one priority
-
-
-@dataclass(frozen=True, slots=True)
 class Grant:
-    """What quota left of an ask."""
+    """What quota left of what a workload wants."""
 
     key: WorkloadKey
     granted: int
@@ -136,6 +121,7 @@ class Grant:
     free: ResourceVector = field(default_factory=dict)  # of the domain, after this grant
     limit: ResourceVector = field(default_factory=dict)  # of the domain; empty: unlimited
     unheld: str = ""  # why what quota allows is not granted yet: its hold is not in the ledger
+    others_unknown: bool = False  # nor what pods of others leave of the quota: then nobody knows what is short
 
     @property
     def clipped(self) -> bool:

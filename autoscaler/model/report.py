@@ -101,7 +101,7 @@ class QuotaReport:
     node_pool: str
     resource: str
     limit: int
-    used: int
+    used: int | None  # None: not known yet
 
 
 @dataclass(frozen=True, slots=True)

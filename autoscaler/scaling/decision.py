@@ -2,7 +2,7 @@
 
 Order: what the user fixed (stopped, manual, paused, first start, zero), then the policy, asked once for each signal,
 of whose counts the highest wins, then the guards against lowering on bad data, then the way to zero, then the bounds.
-Quota comes after, in `allocation`. Every rule that changed the number is in the decision. Never acts, never reads a
+Quota comes after, in `rollouts.quota`. Every rule that changed the number is in the decision. Never acts, never reads a
 clock.
 """
 
@@ -40,20 +40,22 @@ class _Answer:
     arithmetic: str = ""
     inputs: tuple[SignalInput, ...] = ()
     panicking: bool = False
+    held_until: float | None = None  # by the policy's memory alone
 
 
 class _Trail:
-    """A number and the rules that changed it, in order."""
+    """A number, the rules that changed it, in order, and the clock that holds it up."""
 
     def __init__(self, value: int, rule: Rule) -> None:
         self.value = value
         self.rule = rule
+        self.until: float | None = None
         self.adjustments: list[Adjustment] = []
 
-    def change(self, value: int, rule: Rule, detail: str = "") -> None:
+    def change(self, value: int, rule: Rule, detail: str = "", until: float | None = None) -> None:
         if value != self.value:
             self.adjustments.append(Adjustment(rule, self.value, value, detail))
-            self.value, self.rule = value, rule
+            self.value, self.rule, self.until = value, rule, until
 
 
 def decide(
@@ -76,9 +78,12 @@ def decide(
     trail = _Trail(current, Rule.NO_DATA)
     if answer.desired is not None:
         trail = _Trail(answer.desired, Rule.POLICY)
+        trail.until = answer.held_until if answer.desired >= current else None
         _guard_lowering(spec.scaling, trail, current, seen, policies, now)
     zero_since = _toward_zero(spec.scaling, trail, current, seen, state, now)
     _bounds(spec.scaling, trail, seen)
+    if trail.value <= spec.scaling.min_replicas:
+        trail.until = None  # it is not a clock that keeps it there
     return _decision(trail, current, seen, answer, now), ScalingState(policies, zero_since)
 
 
@@ -129,18 +134,19 @@ def _highest(answers: list[Answer], current: int) -> _Answer:
     """
     inputs = tuple(answer.read for answer in answers)
     panicking = any(answer.panicking for answer in answers)
-    best: tuple[int, SignalInput] | None = None
-    for read in inputs:
+    best: tuple[int, Answer] | None = None
+    for answer in answers:
+        read = answer.read
         if read.desired is None:
             continue
         count = min(read.desired, current) if read.direction is Direction.DOWN else read.desired
         if best is None or count > best[0]:
-            best = count, read
+            best = count, answer
     if best is None:
         return _Answer(None, inputs=inputs, panicking=panicking)
-    count, read = best
+    count, read = best[0], best[1].read
     held = f"; may only lower: {count}" if count != read.desired else ""
-    return _Answer(count, read.name, read.arithmetic + held, inputs, panicking)
+    return _Answer(count, read.name, read.arithmetic + held, inputs, panicking, best[1].held_until)
 
 
 def _guard_lowering(
@@ -172,7 +178,8 @@ def _guard_lowering(
     age, policy = min(((_trusted_for_s(each, now), each) for each in lowering), key=lambda pair: pair[0])
     if age < scaling.kpa.stable_window_s:
         detail = f"whole data for {age:.0f} of {scaling.kpa.stable_window_s:.0f} s"
-        trail.change(current, Rule.WARMING_UP, _of(policy, policies, detail))
+        warm_at = now - age + scaling.kpa.stable_window_s
+        trail.change(current, Rule.WARMING_UP, _of(policy, policies, detail), warm_at)
         return
     missing = max(0, current - (seen.ready or 0))
     if missing:
@@ -211,7 +218,8 @@ def _toward_zero(
         return None
     since = state.zero_wanted_since if state.zero_wanted_since is not None else now
     if now - since < scaling.retention_s:
-        trail.change(1, Rule.RETENTION, f"idle {now - since:.0f} of {scaling.retention_s:.0f} s")
+        detail = f"idle {now - since:.0f} of {scaling.retention_s:.0f} s"
+        trail.change(1, Rule.RETENTION, detail, since + scaling.retention_s)
     return since
 
 
@@ -270,4 +278,5 @@ def _decision(trail: _Trail, current: int, seen: Observation, answer: _Answer | 
         panicking=answer.panicking if answer else False,
         quality=worst(each.quality for each in inputs if each.direction is not Direction.UP) if seen.ready else None,
         faults=faults[:5],
+        lower_at_s=trail.until,
     )

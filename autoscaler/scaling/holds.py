@@ -17,7 +17,7 @@ HolderId = tuple[str, str]  # owner, revision
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """One revision in its domain, after allocation."""
+    """One revision in its domain, after the quota was shared."""
 
     domain: Domain
     owner: str  # namespace/name
@@ -74,7 +74,7 @@ class Reserved:
 
 
 def wish(holder: Holder) -> Change:
-    """What a target's revision shall hold, after allocation."""
+    """What a target's revision shall hold, after the quota was shared."""
     return Change(holder.owner, holder.revision, holder.domain, times(holder.per_replica, holder.replicas))
 
 

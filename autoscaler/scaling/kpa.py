@@ -180,6 +180,18 @@ def scale(
     return KpaResult(desired, burst, reasons, arithmetic), KpaState(panic_at_ms, peak, delay)
 
 
+def held_until(spec: KpaSpec, state: KpaState, result: KpaResult) -> float | None:
+    """How long memory alone keeps this number up while demand stays as it is, Unix seconds; None: it does not.
+
+    A panic at 100 s with a window of 60 s and a delay of 30 s: 190.
+    """
+    if KpaReason.PANIC_MEMORY in result.reasons and state.panic_at_ms is not None:
+        return state.panic_at_ms / 1000 + spec.stable_window_s + spec.scale_down_delay_s
+    if KpaReason.SCALE_DOWN_DELAY in result.reasons and state.delay is not None:
+        return state.delay.falls_at_s
+    return None
+
+
 def _undecided(reason: KpaReason) -> KpaResult:
     return KpaResult(None, None, (reason,), None)
 

@@ -40,6 +40,7 @@ class Answer:
 
     read: SignalInput
     panicking: bool
+    held_until: float | None = None  # the policy's memory alone keeps the count up until then, Unix seconds
 
 
 def ask(
@@ -61,7 +62,8 @@ def ask(
     samples = reading.samples if reading and not _took_over(scaling, fewer_since, now) else ()
     demand = cliffs.demand(signal, averages, samples, ready, now) if averages else None
     fed = demand.value if demand else None
-    result, memory = kpa.scale(_kpa_spec(scaling, signal), fitted.memory, ready, fed, panic, now)
+    wanted = _kpa_spec(scaling, signal)
+    result, memory = kpa.scale(wanted, fitted.memory, ready, fed, panic, now)
     read = SignalInput(
         name=signal.name,
         value=reading.value if reading else None,
@@ -77,7 +79,7 @@ def ask(
         arithmetic=_arithmetic(signal, result, demand.origin if demand else ""),
     )
     known = PolicyState(fitted.signal, windows, memory, fitted.delay_s, last, value, since, ready, fewer_since)
-    return known, Answer(read, memory.panicking)
+    return known, Answer(read, memory.panicking, kpa.held_until(wanted, memory, result))
 
 
 def _clock_set_back(state: PolicyState | None, reading: Reading | None) -> bool:

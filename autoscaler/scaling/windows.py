@@ -252,3 +252,8 @@ class MaximumWindow:
     def maximum(self) -> int | None:
         """The maximum as of the newest record; None before the first."""
         return self.peaks[0][1] if self.peaks else None
+
+    @property
+    def falls_at_s(self) -> float | None:
+        """When the maximum leaves the window, unless it is recorded again: Unix seconds; None before the first."""
+        return (self.peaks[0][0] + self.slots) * self.slot_ms / 1000 if self.peaks else None

@@ -320,3 +320,6 @@ class WorkloadStatus(Ruled):
         | None
     ) = None
     last_scale: LastScale | None = None
+    next_eligible_at: Instant | None = None
+    """A clock (a delay, a window that fills, a retention) keeps a lower count back until then; absent where none does.
+    A higher one may come at any time."""

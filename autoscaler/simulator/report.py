@@ -96,10 +96,10 @@ def opening(scenario: Scenario) -> list[str]:
         f"tidegate demo: {len(scenario.models)} models, {scenario.gpus} GPUs, "
         f"{scenario.duration_s // 60} virtual minutes, seed {scenario.seed}",
         "",
-        "real      the decisions: decide and allocate are the daemon's own code, policy",
-        f"          kpa, default parameters (windows {kpa.stable_window_s:g} s and {panic_s:g} s)",
+        "real      the cycle, its driver and the quota's order are the daemon's own code,",
+        f"          policy kpa, default parameters (windows {kpa.stable_window_s:g} s and {panic_s:g} s)",
         "          the arrivals: published production data",
-        "imitated  time and servers (a queue, slots, start-up, drain); no model runs",
+        "imitated  time, ledger, servers (queue, slots, start-up, drain); no model runs",
         *(line for model in scenario.models for line in _settings(model)),
     ]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autoscaler.model.resources import GPU
+from autoscaler.model.rollout import DEFAULT_POOL, RolloutSpec
 from autoscaler.model.signal import Signal, SignalSpec
 from autoscaler.model.workload import (
     ActivationSpec,
@@ -28,7 +29,6 @@ from autoscaler.simulator.traces import Request
 from autoscaler.simulator.world import Server
 
 PROJECT: Final = "demo"
-POOL: Final = "default"
 UTILIZATION_RATIO: Final = 0.7  # metricThresholdPercentage's default
 
 
@@ -104,7 +104,7 @@ def workload_spec(name: str, gpus: int, slots: int, least: int, most: int, creat
         desired_phase=DesiredPhase.RUNNING,
         mode=Mode.ACTIVE,
         project=PROJECT,
-        node_pool=POOL,
+        node_pool=DEFAULT_POOL,
         priority=Priority.VERY_HIGH,
         serving=ServingSpec(8000, Protocol.HTTP, 8000, "/metrics", Engine.VLLM),
         scaling=ScalingSpec(
@@ -118,6 +118,7 @@ def workload_spec(name: str, gpus: int, slots: int, least: int, most: int, creat
             activation=ActivationSpec("gateway", "waiting_requests") if least == 0 else None,
         ),
         per_replica={GPU: gpus * 1000},
+        rollout=RolloutSpec(least, most),
         service=name,
         own_service=True,
     )

@@ -6,37 +6,25 @@ written here is what a person does (edits), what the world does (load), and what
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
-from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.controller import quotas, snapshot, updates
-from autoscaler.controller.deciding import Memory, decide_all
+from autoscaler.controller import updates
 from autoscaler.controller.reporting import reason_text
-from autoscaler.controller.reserving import NotHeld
-from autoscaler.controller.revisions import Revisions, SeenRevision, Traffic
-from autoscaler.controller.steps import Fences, fences, step_of
-from autoscaler.controller.subject import Snapshot, Subject
-from autoscaler.model.rollout import DEFAULT_POOL, RolloutSpec
-from autoscaler.model.signal import WorkloadSignals
-from autoscaler.model.workload import RevisionKey, TargetKey, WorkloadKey
+from autoscaler.controller.subject import Subject
+from autoscaler.model.rollout import DEFAULT_POOL
+from autoscaler.model.workload import WorkloadKey
 from autoscaler.simulator import scenario
-from autoscaler.simulator.updates import PER_REPLICA, UPDATE_SUFFIX, ImitatedWorkload, Quota, Stored
-from rollouts import intent
+from autoscaler.simulator.objects import ImitatedCycle, Quota
+from autoscaler.simulator.updates import PER_REPLICA, ImitatedWorkload
 from rollouts.commands import HaveReplicas
-from rollouts.driver import Driver
 from rollouts.machine import Step
-from rollouts.observed import Observed
-from rollouts.ports import UpdatePorts
 from rollouts.record import Phase
 from rollouts.revision import digest_of, identify, identity_of
 
-EPOCH: Final = 1  # of the one leader that there is
 ORIGIN: Final = 1000.0  # the first second that is shown, as the daemon's clock has it
 BEFORE_S: Final = 300  # both models come up and serve, and their windows fill, before that
 
@@ -170,8 +158,7 @@ class UpdateSimulation:
         self.quota = Quota((scenario.PROJECT, DEFAULT_POOL), chosen.gpus)
         self.totals = Totals()
         self.outcomes: list[UpdateOutcome] = []
-        self._memory: Mapping[WorkloadKey, Memory] = {}
-        self._fences: Fences | None = None
+        self._cycle = ImitatedCycle(self.quota)
         self._told: list[Told] = []
         self._models = [_Model(plan, chosen, self.quota, self._meter) for plan in chosen.models]
 
@@ -185,7 +172,7 @@ class UpdateSimulation:
             for model in self._models:
                 model.workload.advance(ORIGIN + at_s)
                 self._happen(model, at_s)
-            self._cycle(at_s)
+            self._drive(at_s)
             self._follow()
             self._meter()
             if at_s >= 0:
@@ -210,26 +197,17 @@ class UpdateSimulation:
                 text = f"{load.requests_per_s:g} -> {other.requests_per_s:g} requests/s"
                 self._told.append(Told(at_s, plan.name, "load", text))
 
-    def _cycle(self, at_s: int) -> None:
-        """The daemon's cycle with its own parts: decide for each, share the quota among all, step, drive."""
-        domain, ledger = self.quota.domain, self.quota.ledger
-        subjects = tuple(model.subject() for model in self._models)
-        seen = Snapshot(ORIGIN + at_s, subjects, (), patience_s=5.0, leftovers={})
-        decided = decide_all(seen, self._memory, {})
-        self._memory = decided.memory
-        seen = quotas.with_demand(seen.without(decided.broken), decided)
-        shares = quotas.share(seen, decided.of_current, frozenset(), {domain: ledger.limit}, {domain: ledger})
-        seen = quotas.with_verdicts(seen, shares.verdicts)
-        self._fences = fences(seen, frozenset(), self._fences, EPOCH)
-        for model, subject in zip(self._models, seen.subjects, strict=True):
-            step = step_of(subject, shares.grants[subject.key].granted, self._fences, seen.at_s)
+    def _drive(self, at_s: int) -> None:
+        """The daemon's cycle, and its driver for each."""
+        turns = self._cycle.run([model.subject() for model in self._models], ORIGIN + at_s)
+        for model, turn in zip(self._models, turns, strict=True):
+            subject, step = turn.subject, turn.step
             scaled = model.drive(subject, step)
             model.sentence = updates.message(subject, model.workload.record, step.waiting)
             for event in updates.events(subject.stored, model.workload.record, model.sentence):
                 self._told.append(Told(at_s, model.plan.name, event.reason, event.note, event.warning))
             if scaled is not None:
-                text = reason_text(decided.of_current[subject.key])
-                self._told.append(Told(at_s, model.plan.name, scaled, text))
+                self._told.append(Told(at_s, model.plan.name, scaled, reason_text(turn.decision)))
 
     def _follow(self) -> None:
         """What became of the updates in this second."""
@@ -273,70 +251,17 @@ class _Model:
         if not edit.works:
             self.workload.broken.add(self.newest.name)
         spec = scenario.workload_spec(self.plan.name, 1, 16, edit.least, edit.most, created_at=ORIGIN - BEFORE_S)
-        rollout = RolloutSpec(edit.least, edit.most, progress_deadline_s=self._deadline_s)
+        rollout = replace(spec.rollout, progress_deadline_s=self._deadline_s)
         scaling = replace(spec.scaling, scale_down_delay_s=0.0)
         self._spec = replace(spec, scaling=scaling, rollout=rollout, per_replica=PER_REPLICA)
 
     def subject(self) -> Subject:
-        """As the daemon would see it now."""
-        workload = self.workload
-        key, stored = workload.key, workload.record
-        record = intent.heed_bounds(self._spec.rollout, self.newest.name, stored)
-        current = record.current or self.newest.name
-        names = {current, self.newest.name, *workload.things}
-        there = Revisions(
-            {**workload.contents, self.newest.name: self.newest.identity},
-            {name: SeenRevision(workload.observed(name)) for name in workload.things},
-        )
-        traffic = Traffic(workload.service(key.name), workload.service(key.name + UPDATE_SUFFIX))
-        observed = Observed(
-            newest=self.newest,
-            collision_count=self._collisions,
-            saved=frozenset(workload.contents),
-            current=workload.observed(current),
-            service=traffic.service,
-            update_service=traffic.update_service,
-            others=there.others(current),
-            holds=tuple(workload.holds()),
-            per_replica=dict.fromkeys(names, PER_REPLICA),
-        )
-        own = snapshot.bounded_by(self._spec, record)
-        pages: dict[TargetKey, WorkloadSignals] = {}
-        for name in names:
-            if (signals := workload.signals(name)) is not None:
-                pages[RevisionKey(key, name)] = signals
-        specs = dict.fromkeys(names, self._spec)
-        seen = there.of(current).observed
-        return Subject(
-            key,
-            InferenceWorkload(),
-            own,
-            stored,
-            record,
-            observed,
-            snapshot.observation_of(own, record, seen, pages.get(RevisionKey(key, current)), None),
-            (),
-            revisions=there,
-            traffic=traffic,
-            specs=specs,
-            coming=snapshot.coming_of(specs, record, there, pages),
-        )
+        return self.workload.subject(self._spec, self.newest, self._collisions)
 
     def drive(self, subject: Subject, step: Step) -> str | None:
-        """Through the daemon's driver. How the current revision's count changed, "2 -> 1", if it did.
-
-        A step that its own checks refuse is a bug, and ends the demo.
-        """
-        if step.broken is not None:
-            raise RuntimeError(f"{subject.key}: {step.broken}")
-        if step.record == subject.stored and not step.commands:
-            return None
-        workload = self.workload
-        ports = UpdatePorts(removal=workload, quota=workload, route=None, warm_ups=workload)
-        driver = Driver(Stored(workload), workload, workload, lambda _: True, ports)
-        with contextlib.suppress(NotHeld):  # the next cycle asks again
-            asyncio.run(driver.run(subject.stored, step))
-        counts = (each for each in driver.done if isinstance(each, HaveReplicas) and each.seen is not None)
+        """How the current revision's count changed, "2 -> 1", if it did."""
+        done = self.workload.drive(subject, step)
+        counts = (each for each in done if isinstance(each, HaveReplicas) and each.seen is not None)
         changed = next((each for each in counts if each.revision == subject.record.current), None)
         return f"{changed.seen} -> {changed.replicas}" if changed is not None else None
 

@@ -1,7 +1,7 @@
 """A small imitation of model servers: arrivals, one queue, slots, start-up and drain, in virtual seconds.
 
 It stands in for the cluster alone. It decides no count: it is told how many replicas to have (`have`) and shows what
-the scraper and the listing would show (`observe`). No clock: time is whatever it is advanced to.
+the scraper (`signals`) and the listing would show. No clock: time is whatever it is advanced to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from autoscaler.model.decision import Observation
 from autoscaler.model.signal import Activation, Quality, Reading, Sample, WorkloadSignals
 from autoscaler.simulator.traces import Request
 
@@ -139,17 +138,26 @@ class ModelWorld:
         self.replicas = [each for each in self.replicas if each.busy or not each.terminating]
         self._serve()
 
-    def observe(self, applied: int, gateway: bool) -> Observation:
-        """What the daemon would see now. `gateway`: a gateway's page tells whether a request waits for a server."""
+    def activation(self) -> Activation:
+        """What a gateway's page says: does a request wait for a server?"""
+        return Activation.WAITING if self.waiting and not self.ready else Activation.IDLE
+
+    def signals(self) -> WorkloadSignals | None:
+        """The pages of all ready replicas, fresh; None where nobody is ready. Terminating ones are not scraped."""
         ready = self.ready
-        waits = bool(self.waiting) and not ready
-        return Observation(
-            applied=applied,
-            ready=len(ready),
-            starting=len(self.starting),
-            terminating=self.terminating,
-            signals=self._scrape(ready),
-            activation=(Activation.WAITING if waits else Activation.IDLE) if gateway else Activation.NOT_CONFIGURED,
+        while self._finished_at and self._finished_at[0] <= self.now - ACTIVITY_S:
+            self._finished_at.popleft()
+        if not ready:
+            self._samples.clear()
+            return None
+        in_flight = float(sum(each.busy for each in ready) + len(self.waiting))
+        if not self._samples or self._samples[-1].at_s < self.now:
+            self._samples.append(Sample(self.now, in_flight))
+        pods = len(ready)
+        concurrency = Reading("concurrency", in_flight, Quality.FRESH, tuple(self._samples), 0.0, pods, pods)
+        activity = in_flight + len(self._finished_at)
+        return WorkloadSignals(
+            {concurrency.name: concurrency}, Reading("activity", activity, Quality.FRESH, (), 0.0, pods, pods), "vllm"
         )
 
     def _finish(self) -> None:
@@ -169,20 +177,3 @@ class ModelWorld:
             self.waits.append((request.at_s, self.now - request.at_s))
             end = self.now + self.server.service_s(request)
             heapq.heappush(self._ends, (end, len(self.waits), where))
-
-    def _scrape(self, ready: Sequence[Replica]) -> WorkloadSignals | None:
-        """The pages of all ready replicas, fresh; None where nobody is ready. Terminating ones are not scraped."""
-        while self._finished_at and self._finished_at[0] <= self.now - ACTIVITY_S:
-            self._finished_at.popleft()
-        if not ready:
-            self._samples.clear()
-            return None
-        in_flight = float(sum(each.busy for each in ready) + len(self.waiting))
-        if not self._samples or self._samples[-1].at_s < self.now:
-            self._samples.append(Sample(self.now, in_flight))
-        pods = len(ready)
-        concurrency = Reading("concurrency", in_flight, Quality.FRESH, tuple(self._samples), 0.0, pods, pods)
-        activity = in_flight + len(self._finished_at)
-        return WorkloadSignals(
-            {concurrency.name: concurrency}, Reading("activity", activity, Quality.FRESH, (), 0.0, pods, pods), "vllm"
-        )

@@ -55,6 +55,13 @@ def test_the_help_of_a_command_shows_examples(command: str) -> None:
     assert f"tidegate {command}" in ended.out.partition("Examples:")[2]
 
 
+@pytest.mark.parametrize("command", [*COMMANDS[5:], "set image"])
+def test_every_command_that_asks_the_api_server_may_be_told_the_same(command: str) -> None:
+    shown = tidegate(*command.split(), "-h").out
+    shared = ("-n, --namespace", "-o, --output", "--no-color", "--kubeconfig", "--context", "--timeout")
+    assert [shown.count(f"  {option} ") for option in shared] == [1] * len(shared)
+
+
 @pytest.mark.parametrize("environ", [{}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1", "NO_COLOR": "1"}])
 def test_no_colour_where_none_is_wanted(environ: dict[str, str]) -> None:
     ended = installed("validate", "-", stdin=BAD, **environ)

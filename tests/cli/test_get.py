@@ -108,7 +108,7 @@ def test_get_names_what_runs_out_while_an_update_waits_for_quota(desk: Desk) -> 
     desk.create(whole(), QUEUED)
     out = desk.run("get", "llama").out
     assert f"Status:   ✔ Running: {SHORT}\n" in out
-    assert f"Update:   ◌ Queued {NEW}; WaitingForQuota; 1 GPU short on node pool default\n" in out
+    assert f"Update:   ◌ Queued {NEW}; WaitingForQuota; {SHORT}\n" in out
     assert "\nClock:    queue timeout in " in out
     assert "Quota:    project ml-team, node pool default: 7 of 8 GPUs free, 1 GPU short\n" in out
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
+from autoscaler.cli.listing import next_eligible
+from autoscaler.cli.seen import read, seconds_of
 from tests.cli.desk import AT, Desk, masked
 from tests.cli.told import OLD, QUEUED, RUNNING, SHIFTING, whole
 
@@ -35,10 +38,35 @@ def test_wide_adds_who_decides_who_pays_and_what_is_free(desk: Desk) -> None:
     desk.create(whole(), {**SHIFTING, "lastScale": {"at": "2126-05-01T10:00:00Z", "from": 2, "to": 3}})
     ended = desk.run("list", "-o", "wide")
     header, row = (line.split() for line in ended.out.splitlines())
-    assert header[-6:] == ["KIND", "MODE", "PRIORITY", "PROJECT", "QUOTA-FREE", "LAST-SCALE"]
-    assert row[-6:] == ["deployment", "Auto", "high", "ml-team", "9/12", "2>3,0s"]
+    assert header[-7:] == ["KIND", "MODE", "PRIORITY", "PROJECT", "QUOTA-FREE", "LAST-SCALE", "NEXT-ELIGIBLE"]
+    assert row[-7:] == ["deployment", "Auto", "high", "ml-team", "9/12", "2>3,0s", "-"]
     assert row[1:4] == ["Running,Paused", "1a2b3c4d>7f3a91c2", "90/10"]
     assert row[9] == "6", "GPUs of both revisions"
+
+
+ABLE = [{"type": "AbleToScale", "status": "True", "reason": "ReadyForNewScale", "message": "m"}]
+HELD = [ABLE[0] | {"reason": "ScaleDownStabilized"}]
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({}, "now"),
+        ({"nextEligibleAt": "2026-05-01T10:01:30Z"}, "1m30s"),
+        ({"nextEligibleAt": "2026-05-01T10:01:30Z", "conditions": HELD}, "1m30s"),
+        ({"nextEligibleAt": "2026-05-01T09:59:00Z"}, "now"),
+        ({"nextEligibleAt": "2026-05-01T09:59:00Z", "conditions": HELD}, "-"),
+        ({"conditions": HELD}, "-"),
+        ({"scalingMode": "Manual"}, "-"),
+        ({"signals": None}, "-"),
+    ],
+    ids=["free", "a clock", "a clock of a guard", "over", "over, and held", "held", "by hand", "fixed"],
+)
+def test_when_there_may_be_fewer_replicas(told: dict[str, Any], shown: str) -> None:
+    now = seconds_of("2026-05-01T10:00:00Z")
+    assert now is not None
+    body = {**whole(), "status": {**RUNNING, "conditions": ABLE, **told}}
+    assert next_eligible(read(body).seen, now) == shown
 
 
 def test_list_of_all_namespaces_names_them(desk: Desk) -> None:

@@ -13,6 +13,7 @@ import yaml
 from autoscaler.cli.edits import differences, merge_patch
 from rollouts.revision import digest_of, identity_of
 from tests.cli.desk import AT, Desk, Ended, rollout
+from tests.e2e.updating import take_gpus
 from tests.e2e.workload import group_manifest, manifest
 
 GPU = "nvidia.com/gpu"
@@ -56,9 +57,9 @@ class Planner:
         status["revisions"] += more.pop("revisions", [])
         self.desk.tell("llama", {**status, **more})
 
-    def plan(self, *bodies: dict[str, Any], output: str = "table") -> Ended:
+    def plan(self, *bodies: dict[str, Any], output: str = "table", **environ: str) -> Ended:
         self._file.write_text(yaml.safe_dump_all(bodies))
-        return self.desk.run("plan", "-f", str(self._file), "-o", output)
+        return self.desk.run("plan", "-f", str(self._file), "-o", output, **environ)
 
     def told(self, body: dict[str, Any]) -> dict[str, Any]:
         ended = self.plan(body, output="json")
@@ -143,6 +144,99 @@ def test_several_node_pools_are_each_told_as_far_as_they_are_known(planner: Plan
         {"name": "h100", "fits": None, "limit": None, "free": None, "short": None},
     ]
     assert (told["fits"], told["status"]) == (None, 0)
+
+
+# --- GPU pods of others, which the daemon takes off too ---
+
+
+class Project:
+    """One of its own, 12 GPUs on the default pool, of which its ledger holds the 3 of the workload; a pod of somebody
+    else has 2 more. The daemon's configuration is where the chart puts it."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner, self.desk = planner, planner.desk
+        self.name = f"team-{self.desk.namespace}"
+        running = self.edited(3, "example/vllm:1")
+        quota = {"project": self.name, "nodePool": "default", "gpusLimit": 12000}
+        planner.runs(running, limit=12, free=0, quota=quota)
+        take_gpus(self.desk.cluster, self.desk.namespace, "notebook", 2)
+        path = f"/api/v1/namespaces/{self.desk.namespace}/pods/notebook"
+        self.desk.cluster.wait_for(lambda: self.desk.cluster.get(path)["spec"].get("nodeName"), "the pod to be placed")
+        labels = {"tidegate.dev/project": self.name, "tidegate.dev/node-pool": "default"}
+        hold = {"owner": f"{self.desk.namespace}/llama", "revision": name_of(running), "vector": {GPU: 3000}}
+        spec = {"limit": {GPU: 12000}, "holds": [hold]}
+        collection = f"/apis/tidegate.dev/v1alpha1/namespaces/{self.desk.namespace}/quotaledgers"
+        body = {"apiVersion": "tidegate.dev/v1alpha1", "kind": "QuotaLedger", "spec": spec}
+        self.desk.cluster.create(collection, {**body, "metadata": {"name": "team.default", "labels": labels}})
+
+    def edited(self, least: int, image: str) -> dict[str, Any]:
+        body = whole(least, least, image)
+        body["spec"]["project"] = self.name
+        return body
+
+    def configured(self) -> None:
+        project = {"namespaces": [self.desk.namespace], "quota": {"limits": {"default": {GPU: 12}}}}
+        data = {"config.yaml": yaml.safe_dump({"projects": {self.name: project}})}
+        meta = {"name": "tidegate", "labels": {"app.kubernetes.io/name": "tidegate"}}
+        self.desk.cluster.create(
+            f"/api/v1/namespaces/{self.desk.namespace}/configmaps", {"metadata": meta, "data": data}
+        )
+
+    def quota_line(self, edited: dict[str, Any], status: int, **environ: str) -> str:
+        ended = self.planner.plan(edited, **environ)
+        assert ended.status == status, ended
+        [line] = [each for each in ended.out.splitlines() if each.startswith("  quota:")]
+        return line.removeprefix("  quota:     ").replace(self.name, "PROJECT")
+
+
+@pytest.fixture
+def project(planner: Planner) -> Project:
+    return Project(planner)
+
+
+def test_pods_of_others_are_taken_off_what_the_ledgers_leave(project: Project) -> None:
+    """12 - 3 - 2 = 7."""
+    project.configured()
+    eight, seven = (project.edited(count, "example/vllm:2") for count in (8, 7))
+    short = "1 short on node pool default: 7 of 12 free in project PROJECT; the update waits for all of it"
+    assert project.quota_line(eight, status=3) == short
+    assert project.quota_line(seven, status=0) == "fits on node pool default: 7 of 12 free in project PROJECT"
+
+
+def test_pods_of_others_that_may_not_be_listed_are_not_taken_for_none(project: Project) -> None:
+    project.configured()
+    cluster, place = project.desk.cluster, ("-n", project.desk.namespace)
+    resources = "--resource=inferenceworkloads.tidegate.dev,controllerrevisions.apps,configmaps"
+    cluster.kubectl(*place, "create", "role", "planner", "--verb=get,list,patch", resources)
+    subject = f"--serviceaccount={project.desk.namespace}:default"
+    cluster.kubectl(*place, "create", "rolebinding", "planner", "--role=planner", subject)
+    role = f"ledgers-{project.desk.namespace}"
+    cluster.kubectl("create", "clusterrole", role, "--verb=list", "--resource=quotaledgers.tidegate.dev")
+    cluster.kubectl("create", "clusterrolebinding", role, f"--clusterrole={role}", subject)
+    token = cluster.service_account_token(project.desk.namespace, "default")
+    mine = {"KUBECONFIG": str(project.desk.kubeconfig_of(token, "planner"))}
+    edited = project.edited(8, "example/vllm:2")
+    why = f"pods of others are not counted: you may not list pods in namespace {project.desk.namespace}"
+    try:
+        cluster.wait_for(
+            lambda: project.planner.plan(edited, **mine).out.find("free in") > 0, "the roles to take effect"
+        )
+        may = "may fit on node pool default: 9 of 12 free in project PROJECT"
+        assert project.quota_line(edited, status=0, **mine) == f"{may}; {why}"
+    finally:
+        cluster.kubectl("delete", "clusterrole,clusterrolebinding", role)
+
+
+def test_without_the_daemons_configuration_nobody_knows_whose_pods_count(project: Project) -> None:
+    edited = project.edited(8, "example/vllm:2")
+    why = f"there is no configuration of the daemon in namespace {project.desk.namespace}"
+    line = project.quota_line(edited, status=0)
+    assert line == (
+        f"may fit on node pool default: 9 of 12 free in project PROJECT; pods of others are not counted: {why}"
+    )
+    [told] = json.loads(project.planner.plan(edited, output="json").out)["plans"]
+    pool = {"name": "default", "fits": None, "limit": 12, "free": 9, "short": 0}
+    assert (told["fits"], told["nodePools"]) == (None, [pool | {"notCounted": f"pods of others: {why}"}])
 
 
 def test_an_update_that_runs_gives_way_and_gives_back(planner: Planner) -> None:

@@ -10,20 +10,23 @@ from typing import Any
 import pytest
 
 from tests.cli.desk import AT, Desk
-from tests.cli.told import FAILED, NEW, OLD, QUEUED, RUNNING, SHIFTING, whole
+from tests.cli.told import FAILED, LATE, NEW, OLD, QUEUED, RUNNING, SHIFTING, SHORT, whole
+
+CONFLICT = {"type": "Conflict", "status": "True", "reason": "HPA", "message": "m", "lastTransitionTime": AT}
 
 
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
         (RUNNING, 0, "llama ok: Running: 3 of 3 replicas ready\n"),
-        (QUEUED, 4, f"llama underway: update {NEW} Queued (WaitingForQuota): 1 GPU short on node pool default\n"),
-        (SHIFTING, 4, f"llama underway: update {NEW} Paused\n"),
+        (QUEUED, 4, f"llama underway: {SHORT}\n"),
+        (SHIFTING, 4, f"llama underway: Update {NEW} is Paused\n"),
         (
             FAILED,
             3,
-            f"llama degraded: update {NEW} Failed (ProgressDeadlineExceeded): not all replicas were ready within 10m\n",
+            f"llama degraded: {LATE}\n",
         ),
+        ({**FAILED, "conditions": [CONFLICT, *FAILED["conditions"]]}, 3, "llama degraded: Conflict (HPA): m\n"),
         ({**RUNNING, "phase": "Failed", "phaseMessage": "m"}, 3, "llama degraded: Failed: m\n"),
         ({**RUNNING, "phase": "Degraded", "phaseMessage": "m"}, 3, "llama degraded: Degraded: m\n"),
         ({**RUNNING, "phase": "Initializing", "phaseMessage": "m"}, 4, "llama underway: Initializing: m\n"),
@@ -34,22 +37,14 @@ from tests.cli.told import FAILED, NEW, OLD, QUEUED, RUNNING, SHIFTING, whole
             4,
             "llama underway: the daemon has not seen generation 1 yet, only 0\n",
         ),
-        (
-            {
-                **RUNNING,
-                "conditions": [
-                    {"type": "Conflict", "status": "True", "reason": "HPA", "message": "m", "lastTransitionTime": AT}
-                ],
-            },
-            3,
-            "llama degraded: Conflict (HPA): m\n",
-        ),
+        ({**RUNNING, "conditions": [CONFLICT]}, 3, "llama degraded: Conflict (HPA): m\n"),
     ],
     ids=[
         "runs",
         "queued",
         "paused",
         "failed",
+        "failed and in conflict",
         "init",
         "degraded",
         "starts",
@@ -91,7 +86,7 @@ def test_status_ends_when_its_time_is_over(desk: Desk) -> None:
     desk.create(whole(), QUEUED)
     ended = desk.run("status", "llama", "--timeout", "2")
     assert ended.status == 4
-    assert ended.out.startswith("llama underway (after 2s): update llama-7f3a91c2 Queued (WaitingForQuota)")
+    assert ended.out.startswith("llama underway (after 2s): Update llama-7f3a91c2 queued: 1 GPU short")
 
 
 def test_an_asking_that_is_not_handled_yet_is_waited_for(desk: Desk) -> None:

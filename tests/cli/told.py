@@ -32,7 +32,7 @@ QUEUED: dict[str, Any] = {
     "phaseMessage": SHORT,
     "updateRevision": NEW,
     "rollout": rollout(NEW, "Queued", reason="WaitingForQuota", queueDeadlineAt="2126-05-01T10:00:00.000000Z"),
-    "rolloutMessage": "1 GPU short on node pool default",
+    "rolloutMessage": SHORT,
     "quota": {"project": "ml-team", "nodePool": "default", "gpusLimit": 8000, "gpusFree": 7000, "gpusShort": 1000},
 }
 SHIFTING: dict[str, Any] = {
@@ -55,11 +55,16 @@ SHIFTING: dict[str, Any] = {
         | {"held": {GPU: 3000}},
     ],
 }
+LATE = f"Update {NEW} failed: it did not serve within the progress deadline; {OLD} goes on"
 FAILED: dict[str, Any] = {
     **RUNNING,
     "updateRevision": NEW,
     "rollout": rollout(NEW, "Failed", reason="ProgressDeadlineExceeded"),
-    "rolloutMessage": "not all replicas were ready within 10m",
+    "rolloutMessage": LATE,
+    "conditions": [
+        {"type": "Stalled", "status": "True", "reason": "ProgressDeadlineExceeded", "message": LATE}
+        | {"lastTransitionTime": AT}
+    ],
 }
 
 

@@ -134,7 +134,7 @@ async def test_a_kind_that_is_not_installed_is_named(message: str, reason: str, 
         {"default": {}},
     )
     with pytest.raises(NotFound) as caught:
-        await revisions.have_replicas("llama-1", 3, seen=None)
+        await revisions.create("llama-1", 3)
     assert str(caught.value) == said
 
 

@@ -13,8 +13,7 @@ import pytest
 from autoscaler.cluster.client import connect
 from autoscaler.cluster.errors import Refused
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.resources import Scalable
-from autoscaler.cluster.scalable import Kind, ScalableRevisions, node_pool_of, render
+from autoscaler.cluster.scalable import NODE_POOL_ANNOTATION, Kind, ScalableRevisions, render
 from autoscaler.cluster.workloads import deployment, leaderworkerset
 from rollouts.revision import digest_of, identity_of
 from tests.realcluster.cluster import Cluster
@@ -70,7 +69,7 @@ KINDS = pytest.mark.parametrize("kind", [deployment.KIND, leaderworkerset.KIND],
 def test_every_pod_of_a_revision_selects_the_nodes_of_its_pool(kind: Kind) -> None:
     body = rendered(kind, content(kind, None), "h100")
     assert all(each == H100 for each in selectors(kind, body))
-    assert node_pool_of(msgspec.convert(body, Scalable).metadata) == "h100"
+    assert body["metadata"]["annotations"][NODE_POOL_ANNOTATION] == "h100"
 
 
 @KINDS
@@ -83,7 +82,7 @@ def test_the_users_own_selector_stays_beside_it(kind: Kind) -> None:
 def test_a_pool_of_all_nodes_changes_nothing_in_the_template(kind: Kind) -> None:
     body = rendered(kind, content(kind, None), "default")
     assert all(each is None for each in selectors(kind, body))
-    assert node_pool_of(msgspec.convert(body, Scalable).metadata) == "default"
+    assert body["metadata"]["annotations"][NODE_POOL_ANNOTATION] == "default"
     inside = body["spec"]["leaderWorkerTemplate" if kind is leaderworkerset.KIND else "template"]
     template = inside["workerTemplate"] if kind is leaderworkerset.KIND else inside
     assert template["spec"] == pod()["spec"]
@@ -109,14 +108,10 @@ def test_a_template_that_selects_other_nodes_is_refused_with_the_key_and_both_va
     )
 
 
-def test_an_object_of_before_node_pools_tells_none() -> None:
-    assert node_pool_of(msgspec.convert({"metadata": {"name": "x"}}, Scalable).metadata) is None
-
-
 async def test_a_pool_that_the_configuration_lost_is_refused_with_those_that_it_has() -> None:
     made = workload(deployment.KIND, content(deployment.KIND, None))
     with pytest.raises(Refused, match="node pool gone is not in the configuration; allowed: default, h100"):
-        await revisions(None, made, "gone").have_replicas("llama-1", 1, seen=None)
+        await revisions(None, made, "gone").create("llama-1", 1)
 
 
 def revisions(api: Any, made: InferenceWorkload, pool: str, kind: Kind = deployment.KIND) -> ScalableRevisions:
@@ -151,7 +146,7 @@ async def test_the_scheduler_places_a_revision_in_its_pool_alone(lws: Cluster, n
     count, node = 2 if kind is deployment.KIND else 4, f"{namespace}-n"
     client = await connect(lws.kubeconfig)
     try:
-        await revisions(client, made, "h100", kind).have_replicas("llama-1", 2, seen=None)
+        await revisions(client, made, "h100", kind).create("llama-1", 2)
     finally:
         await client.close()
 

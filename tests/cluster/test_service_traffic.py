@@ -17,7 +17,7 @@ from autoscaler.cluster.traffic.service import ServiceTraffic
 from autoscaler.controller.backoff import trouble_of
 from autoscaler.controller.specs import Operator, resolve
 from autoscaler.model.workload import WorkloadSpec
-from rollouts.machine import Select
+from rollouts.commands import Select
 from rollouts.revision import NO_REVISION
 
 PATH = "/api/v1/namespaces/ml/services"

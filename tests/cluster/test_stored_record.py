@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
-from autoscaler.cluster.status import record_of, status_of
+from autoscaler.cluster.status import differs, record_of, status_of
 from rollouts.record import Leaving, Pause, PausedBy, Phase, Record, Rollout
 from tests.cluster import records
 
@@ -83,3 +83,28 @@ def test_every_field_is_written_so_that_what_ended_is_cleared() -> None:
     assert status["rollout"] is None
     assert status["record"]["previous"] is None
     assert status_of(RECORD)["rollout"]["drainDeadlineAt"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "worth", "worth_now"),
+    [
+        ({}, False, False),
+        ({"rolloutMessage": None}, True, True),
+        ({"rolloutDeadlineAt": None}, False, False),
+        ({"observedGeneration": 3}, True, True),
+        ({"phaseMessage": "3 of 4 replicas ready"}, True, False),
+        ({"quota": {"gpusFree": 1000}}, True, False),
+        ({"quota": {"gpusFree": None}}, True, False),
+        ({"phase": "Degraded"}, True, True),
+    ],
+)
+def test_a_status_is_written_at_once_where_its_meaning_changes(
+    change: dict[str, Any], worth: bool, worth_now: bool
+) -> None:
+    """An update that is over clears its sentence, which is as much of a change as another one; so is that a newer spec
+    was seen."""
+    status = {"phase": "Running", "phaseMessage": "4 of 4 replicas ready", "observedGeneration": 2}
+    status |= {"rolloutMessage": "Update llama-2 has all traffic", "quota": {"gpusFree": 2000}}
+    stored = msgspec.json.decode(msgspec.json.encode({"status": status}), type=InferenceWorkload)
+    found = [differs(stored, status | change, numbers_too) for numbers_too in (True, False)]
+    assert found == [worth, worth_now]

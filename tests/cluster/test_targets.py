@@ -135,12 +135,12 @@ def test_a_count_is_written_with_uid_and_version_and_only_where_it_is_what_was_s
         found = await seen(targets)
         version = str(objects.version)
         port = TargetScale(objects, Resource("apps/v1", "statefulsets", "StatefulSet"), found.there)
-        await port.have_replicas("statefulsets.apps/llama", 5, 2)
+        await port.scale("statefulsets.apps/llama", 5, 2)
         meta = {"uid": "uid-llama", "resourceVersion": version}
         body = {"metadata": meta, "spec": {"replicas": 5}}
         assert objects.written == [("PATCH", f"{SETS}/llama/scale", body)]
         with pytest.raises(Conflict, match="StatefulSet llama has changed since it was looked at"):
-            await port.have_replicas("statefulsets.apps/llama", 4, 2)
+            await port.scale("statefulsets.apps/llama", 4, 2)
         assert len(objects.written) == 1
 
     following(test)

@@ -21,7 +21,9 @@ from autoscaler.controller.subject import Rival, Snapshot, Subject
 from autoscaler.model.decision import Grant, Observation, Rule, ScalingDecision
 from autoscaler.model.resources import GPU
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
-from rollouts.machine import HaveReplicas, Observed, ObservedRevision, ObservedService, Stamp, Step
+from rollouts.commands import HaveReplicas, Stamp
+from rollouts.machine import Step
+from rollouts.observed import Observed, ObservedRevision, ObservedService
 from rollouts.record import Phase, Record
 from rollouts.revision import NO_REVISION, Revision
 
@@ -202,7 +204,7 @@ async def test_a_step_that_waited_for_its_turn_is_not_begun() -> None:
     """The cycle has no ports: an attempt to write would raise."""
     there = subject(rival=HPA)
     step = Step(replace(there.stored, replicas=5), (HaveReplicas("chat-1", 5, 2),))
-    outcome = await contested(snapshot(there))._execute_one(there, step, NOW, cast(Any, None))
+    outcome = await contested(snapshot(there))._execute_one(there, step, NOW, cast(Any, None), cast(Any, None))
     assert (outcome.record, outcome.scaled) == (there.stored, None)
 
 

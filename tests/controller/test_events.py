@@ -54,6 +54,10 @@ def test_a_new_workload_tells_only_what_is_wrong() -> None:
         ("DesiredWithinRange", "TooManyReplicas", [("ScalingLimited", False)]),
         ("DesiredWithinRange", "TooFewReplicas", []),
         ("QuotaLimited", "QuotaLimited", []),
+        ("QuotaLimited", "QuotaUnknown", []),
+        ("DesiredWithinRange", "QuotaUnknown", []),
+        ("QuotaUnknown", "QuotaLimited", [("QuotaInsufficient", True)]),
+        ("QuotaUnknown", "DesiredWithinRange", []),
     ],
 )
 def test_quota_and_other_limits_are_told_apart(start: str, end: str, expected: list[tuple[str, bool]]) -> None:

@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoscaler.controller import quotas
 from autoscaler.controller.deciding import decide_all
+from autoscaler.controller.phases import shortfall
 from autoscaler.controller.quotas import Shares
+from autoscaler.controller.reporting import Before, Known, Outcome, compose
+from autoscaler.controller.specs import Operator
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.decision import Rule, ScalingDecision
 from autoscaler.model.quota import Hold, Ledger
+from autoscaler.model.report import CycleReport, WorkloadReport
 from autoscaler.model.resources import GPU, ResourceVector
 from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
 from autoscaler.scaling.holds import Change
 from rollouts import commands
 from rollouts.machine import Step
-from rollouts.observed import ObservedHold
+from rollouts.observed import ObservedHold, ObservedRevision
 from rollouts.record import Bounds, Rollout
 from rollouts.revision import Revision
 from tests.controller.test_conflicts import KEY, NOW, snapshot, subject
@@ -80,6 +86,51 @@ def test_growth_goes_by_age_and_in_part() -> None:
 def test_what_runs_is_never_taken_away_here() -> None:
     seen = snapshot(of_team("a", 8), of_team("b", 8))
     assert granted(shared(seen, {}, TWELVE)) == {"a": 8, "b": 8}
+    assert granted(shared(seen, {"a": 9}, TWELVE)) == {"a": 8, "b": 8}
+
+
+def test_a_lower_count_is_always_granted_and_what_it_frees_is_free_once_it_is_gone() -> None:
+    seen = snapshot(of_team("a", 10), of_team("b", 2))
+    assert granted(shared(seen, {"a": 2, "b": 9}, TWELVE)) == {"a": 2, "b": 2}
+
+
+def test_pods_that_terminate_hold_their_share() -> None:
+    """As they are held, and where nobody holds them."""
+    for holds in ((ObservedHold("a-1", "default", {GPU: 8000}),), ()):
+        going = of_team("a", 2)
+        assert going.observed.current is not None
+        current = replace(going.observed.current, terminating=6)
+        going = replace(going, observed=replace(going.observed, current=current, holds=holds))
+        assert granted(shared(snapshot(going, of_team("b", 2)), {"b": 12}, TWELVE)) == {"a": 2, "b": 4}
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(0, 20), st.integers(1, 3)), max_size=6)
+
+
+@given(rows=ROWS, limit=st.integers(0, 40))
+def test_growth_never_passes_the_limit_and_nothing_is_taken_away(
+    rows: list[tuple[int, int, int, int]], limit: int
+) -> None:
+    """Replicas applied, terminating and wanted, and GPUs of one."""
+    subjects = []
+    for i, (applied, going, _, gpus) in enumerate(rows):
+        base = of_team(f"w{i}", applied)
+        current = ObservedRevision(f"w{i}-1", applied, ready=applied, terminating=going)
+        observed = replace(base.observed, current=current, holds=(), per_replica={f"w{i}-1": {GPU: gpus * 1000}})
+        subjects.append(replace(base, observed=observed))
+    desired = {f"w{i}": wanted for i, (_, _, wanted, _) in enumerate(rows)}
+    limits = {TEAM: {GPU: limit * 1000}}
+    grants = shared(snapshot(*subjects), desired, limits).grants
+    used = grown = 0
+    for i, (applied, going, wanted, gpus) in enumerate(rows):
+        got = grants[WorkloadKey("ml", f"w{i}")].granted
+        assert min(applied, wanted) <= got <= wanted
+        used += (applied + going) * gpus
+        grown += max(0, got - applied - going) * gpus
+    assert grown == 0 or used + grown <= limit
+    assert granted(shared(snapshot(*reversed(subjects)), desired, limits)) == {
+        key.name: grant.granted for key, grant in grants.items()
+    }
 
 
 def test_without_a_limit_everybody_gets_what_is_wanted() -> None:
@@ -101,6 +152,51 @@ def test_pods_of_others_are_taken_off_and_what_is_not_known_is_nobodys() -> None
     seen = replace(snapshot(of_team("a", 2)), foreign={TEAM: {GPU: 7000}})
     assert granted(shared(seen, {"a": 12}, TWELVE)) == {"a": 5}
     assert granted(shared(replace(seen, foreign={TEAM: None}), {"a": 12}, TWELVE)) == {"a": 2}
+
+
+NOT_KNOWN = "it is not known yet what pods of others use of the quota of project team"
+
+
+def test_while_it_is_not_known_what_others_use_nothing_is_called_short() -> None:
+    """As in the first moment after a start."""
+    there = of_team("a", 2)
+    grants = {
+        name: shared(replace(snapshot(there), foreign={TEAM: taken}), {"a": 12}, TWELVE).grants[there.key]
+        for name, taken in {"known": {GPU: 12_000}, "unknown": None}.items()
+    }
+    assert shortfall(grants["known"], there.spec) == "wants 12, has 2: 10 GPU short in project team (0 of 12 free)"
+    assert shortfall(grants["unknown"], there.spec) == f"wants 12, has 2: {NOT_KNOWN}"
+
+
+def told(there: Subject, taken: ResourceVector | None) -> tuple[CycleReport, WorkloadReport]:
+    """By a cycle in which pods of others take this of the quota, and the workload wants 12."""
+    seen = replace(snapshot(there), foreign={TEAM: taken})
+    decisions, shares = wants(seen, {there.key.name: 12}), shared(seen, {there.key.name: 12}, TWELVE)
+    seen = quotas.with_verdicts(seen, shares.verdicts)
+    outcomes = {there.key: Outcome(there.workload, there.record)}
+    known = Known({}, frozenset(), {}, shares.used, {})
+    operator = Operator(limits=TWELVE)
+    report = compose(seen, decisions, shares.grants, outcomes, known, Before({}, {}), operator)
+    return report, report.workloads[there.key]
+
+
+@pytest.mark.parametrize("taken", [None, {GPU: 12_000}], ids=["unknown", "all"])
+def test_what_is_told_of_a_quota_that_is_not_known_yet(taken: ResourceVector | None) -> None:
+    cycle, report = told(of_team("a", 2), taken)
+    limited, unknown = report.condition("ScalingLimited"), taken is None
+    assert limited is not None
+    assert (limited.reason, limited.message.endswith(NOT_KNOWN)) == (
+        "QuotaUnknown" if unknown else "QuotaLimited",
+        unknown,
+    )
+    assert report.phase_message == f"2 of 2 replicas ready; {limited.message}"
+    assert [each.reason for each in report.events] == ([] if unknown else ["QuotaInsufficient"])
+    assert [each.used for each in cycle.quota] == ([None] if unknown else [14_000])
+
+
+def test_an_update_that_is_not_asked_for_yet_says_why() -> None:
+    _, report = told(with_update(of_team("chat", 2), 8), None)
+    assert report.updating.message == f"Update chat-2 queued: {NOT_KNOWN}"
 
 
 def test_an_update_is_not_refused_by_what_is_not_known_yet() -> None:

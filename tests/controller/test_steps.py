@@ -7,7 +7,8 @@ from dataclasses import replace
 from autoscaler.controller.steps import LATE_WRITE_MOST_S, fences, step_of
 from autoscaler.controller.subject import Subject
 from autoscaler.model.workload import Mode, TargetSpec
-from rollouts.machine import HaveReplicas, ObservedRevision, Stamp
+from rollouts.commands import HaveReplicas, Stamp
+from rollouts.observed import ObservedRevision
 from tests.controller.test_conflicts import KEY, NOW, snapshot, subject
 
 NAME = "statefulsets.apps/chat"

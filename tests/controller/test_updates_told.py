@@ -8,16 +8,18 @@ from itertools import pairwise
 import pytest
 
 from autoscaler.controller import updates
+from autoscaler.controller.deciding import Decided
 from autoscaler.controller.reporting import Before, Known, Outcome, compose
 from autoscaler.controller.specs import Operator
 from autoscaler.controller.subject import Subject
 from autoscaler.model.decision import Grant
 from autoscaler.model.resources import GPU
 from autoscaler.scaling.decision import ScalingState, decide
+from rollouts.machine import Step
 from rollouts.observed import ObservedHold, ObservedRevision
 from rollouts.quota import Verdict
 from rollouts.record import Leaving, Pause, PausedBy, Phase, Record, Rollout, Why
-from tests.controller.test_conflicts import NOW, snapshot, subject
+from tests.controller.test_conflicts import NOW, cycle, snapshot, subject
 
 NAME = "chat-7f3a91c2"
 QUEUED = Rollout(NAME, 100.0, 3700.0, 100.0)
@@ -208,3 +210,28 @@ def test_an_update_that_has_just_taken_over_is_told_with_its_own_replicas() -> N
     ).workloads[base.key]
     assert (report.revision, report.counts.applied, report.counts.ready, report.counts.starting) == (NAME, 8, 7, 1)
     assert report.phase_message.startswith("7 of 8 replicas ready")
+
+
+def test_a_record_is_stored_with_what_is_told_of_it() -> None:
+    """An update that takes over: with the very write that ends it the status speaks of it as what serves."""
+    base = seen(None, ObservedRevision(NAME, 8, ready=8))
+    draining = replace(QUEUED, phase=Phase.DRAINING, weight=100, verified=100)
+    there = replace(base, record=with_update(draining, update=NAME))
+    decision, _ = decide(base.spec, ScalingState(), base.observation, NOW)
+    looked = (
+        snapshot(there),
+        Decided({base.key: decision}, {}, {}, ()),
+        {base.key: Grant(base.key, decision.desired, decision.desired)},
+    )
+    stored = [
+        cycle()._told_of(there, Step(replace(there.record, **fields)), looked, there.workload)  # type: ignore[arg-type]
+        for fields in ({}, {"current": NAME, "rollout": None, "update": None})
+    ]
+    told = [
+        (each["phaseMessage"].partition(";")[0], each["rolloutMessage"], pending["status"])
+        for each in stored
+        for pending in each["conditions"]
+        if pending["type"] == "UpdatePending"
+    ]
+    sentence = f"Update {NAME} has all traffic"
+    assert told == [(sentence, sentence, "True"), ("8 of 8 replicas ready", None, "False")]

@@ -42,7 +42,7 @@ def test_an_update_is_foretold_begun_held_taken_back_and_tried_again(
     cluster.wait_for(lambda: "◌ Queued" in desk.run("get", "llama").out, "the end of the pause")
     assert desk.run("abort", "llama").status == 0
     ended = desk.run("status", "llama", "--timeout", "60")
-    assert (ended.status, "(Aborted)" in ended.out) == (3, True), ended
+    assert (ended.status, "failed: it was aborted; " in ended.out) == (3, True), ended
     assert desk.run("abort", "llama").status == 1, "there is nothing to abort any more"
 
     cluster.request("DELETE", desk._path(other.name))

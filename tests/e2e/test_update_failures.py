@@ -278,6 +278,23 @@ def test_one_that_cannot_be_placed_gives_its_quota_back_and_is_queued_again(grou
     wait_message(ground.workload, f"Update {update} queued: its pods were not placed")
 
 
+@pytest.mark.parametrize("kind", ["leaderWorkerSet"], indirect=True)
+def test_a_group_whose_workers_find_no_node_once_its_leader_is_ready_is_queued_again(ground: Ground) -> None:
+    """All pods had a node for a while: the leaders, before there was a worker."""
+    bad = edited(ground.body, "2", rollout=rollout(scheduleTimeoutSeconds=3))
+    bad["spec"]["serving"]["leaderWorkerSet"]["startupPolicy"] = "LeaderReady"
+    templates(bad)[-1]["spec"]["nodeSelector"] = {"test.tidegate.dev/nowhere": "true"}
+    started = ground.begin(bad)
+    update = started["revision"]
+    ground.wait_pods(update)
+    queued = wait_phase(ground.workload, "Queued", "Unplaced")
+    assert instant(queued["since"]) < instant(started["progressDeadlineAt"])
+    ground.cluster.wait_for(lambda: update not in held(ground.cluster, ground.namespace), "its hold to be released", 90)
+    assert not pods_of(ground.workload, update)
+    assert objects(ground.workload) == {ground.before.revision}
+    ground.check_unharmed()
+
+
 def test_one_whose_quota_is_taken_while_it_waits_ends_at_the_queue_timeout_without_a_pod(ground: Ground) -> None:
     """The quota is large enough, but pods that are not ours take of it: first one GPU, then another."""
     take_gpus(ground.cluster, ground.namespace, "first", 1)

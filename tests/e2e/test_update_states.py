@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tests.e2e.updating import (
     edited,
     held,
     instant,
+    last_pods,
     left,
     objects,
     of_the_team,
@@ -37,6 +37,7 @@ from tests.e2e.updating import (
     wait_message,
     wait_phase,
     wait_served,
+    wait_started,
 )
 from tests.e2e.workload import Workload
 from tests.realcluster.cluster import Cluster
@@ -76,63 +77,74 @@ def test_one_that_is_initializing_hands_its_gpus_over(
 
 
 def test_one_whose_pods_wait_for_a_node_hands_its_gpus_over(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 2))
-    body = DEPLOYMENT.manifest("llama", bounds(2))
+    """Of groups only the workers wait: their leaders are placed."""
+    quota = 2 * kind.gpus
+    start_daemon(**of_the_team(namespace, quota))
+    body = kind.manifest("llama", bounds(2))
     nowhere = edited(body, "1")
-    templates(nowhere)[0]["spec"]["nodeSelector"] = NOWHERE
+    templates(nowhere)[-1]["spec"]["nodeSelector"] = NOWHERE
     with watched(cluster, namespace) as seen:
-        workload = Workload(cluster, namespace, nowhere)
-        wait_workload_phase(workload, "Pending")
-        wait_message(workload, "not placed on a node")
+        workload = kind.workload(cluster, namespace, nowhere)
+        wait_message(workload, "2 of 2 replicas not placed on a node")
+        assert workload.status()["phase"] == "Pending"
         apply(workload, edited(body, "2"))
-        wait_served(workload, "2", 2)
-    seen.check(2)
+        second = wait_served(workload, "2", 2)
+    seen.check(quota)
+    assert held(cluster, namespace) == {second: quota}
+    assert objects(workload) == {second}
 
 
 def test_of_one_that_waits_for_its_first_quota_only_the_new_template_starts(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 2))
-    take_gpus(cluster, namespace, "notebook", 2)
-    body = DEPLOYMENT.manifest("llama", bounds(2))
+    """What is free is one GPU less than a replica: nothing of a pod, of a group enough for its leader alone."""
+    quota = 2 * kind.gpus
+    taken = quota - (kind.gpus - 1)
+    start_daemon(**of_the_team(namespace, quota))
+    take_gpus(cluster, namespace, "notebook", taken)
+    body = kind.manifest("llama", bounds(2))
     with watched(cluster, namespace) as seen:
-        workload = Workload(cluster, namespace, body)
-        wait_workload_phase(workload, "Pending")
-        wait_message(workload, "2 GPU short")
+        workload = kind.workload(cluster, namespace, body)
+        wait_message(workload, f"{taken} GPU short in project team ({quota - taken} of {quota} free)")
+        assert workload.status()["phase"] == "Pending"
         cluster.wait_for(lambda: "currentRevision" in workload.status(), "its first revision")
         first = workload.status()["currentRevision"]
         apply(workload, edited(body, "2"))
         cluster.wait_for(lambda: workload.status()["currentRevision"] != first, "the new template to be current")
         cluster.kubectl("delete", "pod", "notebook", "-n", namespace, "--wait=false")
         wait_served(workload, "2", 2)
-    seen.check(2)
+    seen.check(quota)
     assert seen.first_pods(first) is None
 
 
 def test_one_that_failed_at_first_starts_afresh_with_the_new_template(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 2))
-    body = DEPLOYMENT.manifest("llama", bounds(2))
-    body["spec"]["serving"]["initializationTimeoutSeconds"] = 3
+    quota = 2 * kind.gpus
+    start_daemon(**of_the_team(namespace, quota))
+    body = kind.manifest("llama", bounds(2))
+    failing = edited(body, "1", ready_after_s=NEVER_READY_S)
+    failing["spec"]["serving"]["initializationTimeoutSeconds"] = 3
     with watched(cluster, namespace) as seen:
-        workload = Workload(cluster, namespace, edited(body, "1", ready_after_s=NEVER_READY_S))
+        workload = kind.workload(cluster, namespace, failing)
         wait_workload_phase(workload, "Failed")
         apply(workload, edited(body, "2"))
         wait_served(workload, "2", 2)
         wait_workload_phase(workload, "Running")
-    seen.check(2)
+    seen.check(quota)
 
 
 def test_one_that_is_degraded_is_updated_beside_what_is_left_of_it(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 4))
-    body = DEPLOYMENT.manifest("llama", bounds(2))
-    workload = DEPLOYMENT.start(cluster, namespace, body)
-    for pod in workload.pods():
+    """Of groups the workers are lost, and what is left of them answers: their leaders."""
+    quota = 4 * kind.gpus
+    start_daemon(**of_the_team(namespace, quota))
+    body = kind.manifest("llama", bounds(2))
+    workload = kind.start(cluster, namespace, body)
+    for pod in last_pods(workload):
         set_pod_status(cluster, pod, {"conditions": [{"type": "Ready", "status": "False"}]})
     wait_workload_phase(workload, "Degraded")
     with watched(cluster, namespace) as seen:
@@ -140,7 +152,7 @@ def test_one_that_is_degraded_is_updated_beside_what_is_left_of_it(
         wait_workload_phase(workload, "Updating")
         wait_served(workload, "2", 2)
         wait_workload_phase(workload, "Running")
-    seen.check(4)
+    seen.check(quota)
     assert seen.phases(workload) <= {"Degraded", "Updating", "Running"}
 
 
@@ -149,10 +161,10 @@ def test_one_that_is_degraded_is_updated_beside_what_is_left_of_it(
 
 @pytest.fixture
 def at_zero(
-    cluster: Cluster, namespace: str, servers: ModelServers, start_daemon: StartDaemon
-) -> Iterator[tuple[Workload, Body]]:
+    cluster: Cluster, namespace: str, servers: ModelServers, start_daemon: StartDaemon, kind: Kind
+) -> tuple[Workload, Body]:
     """A workload that served and is at zero because nobody asks it anything."""
-    start_daemon(**of_the_team(namespace, 2))
+    start_daemon(**of_the_team(namespace, 2 * kind.gpus))
     labels = {"namespace": namespace, "workload": "llama"}
     autoscaling = {
         "minReplicas": 0,
@@ -161,17 +173,17 @@ def at_zero(
         "activation": {"page": "gateway", "metric": "gateway_pending_requests", "labels": labels},
     }
     servers.set_load(namespace, "llama", concurrency=1, slots=100)
-    body = DEPLOYMENT.manifest("llama", autoscaling, rollout=rollout(progressDeadlineSeconds=4))
-    workload = Workload(cluster, namespace, body)
+    body = kind.manifest("llama", autoscaling)
+    workload = kind.workload(cluster, namespace, body)
     workload.wait_ready(1)
     servers.set_load(namespace, "llama", concurrency=0)
     workload.wait_replicas(0, timeout_s=60)
     cluster.wait_for(lambda: not workload.pods(), "the last pod to go")
-    yield workload, body
+    return workload, body
 
 
 def test_at_zero_the_new_template_is_current_without_a_pod_and_verified_when_it_first_serves(
-    cluster: Cluster, namespace: str, servers: ModelServers, at_zero: tuple[Workload, Body]
+    cluster: Cluster, namespace: str, servers: ModelServers, at_zero: tuple[Workload, Body], kind: Kind
 ) -> None:
     workload, body = at_zero
     first = workload.status()["currentRevision"]
@@ -190,16 +202,17 @@ def test_at_zero_the_new_template_is_current_without_a_pod_and_verified_when_it_
         workload.wait_ready(1)
         workload.wait_condition("Unverified", "False", "Verified")
         assert wait_served(workload, "2", 1) == second
-    seen.check(2)
+    seen.check(kind.gpus)
 
 
 def test_at_zero_the_previous_revision_comes_back_if_the_first_activation_fails(
-    cluster: Cluster, namespace: str, servers: ModelServers, at_zero: tuple[Workload, Body]
+    cluster: Cluster, namespace: str, servers: ModelServers, at_zero: tuple[Workload, Body], kind: Kind
 ) -> None:
     workload, body = at_zero
     first = workload.status()["currentRevision"]
     with watched(cluster, namespace) as seen:
-        apply(workload, edited(body, "2", ready_after_s=NEVER_READY_S))
+        soon = rollout(progressDeadlineSeconds=4)
+        apply(workload, edited(body, "2", ready_after_s=NEVER_READY_S, rollout=soon))
         workload.wait_condition("Unverified", "True", "NeverServed")
         second = workload.status()["currentRevision"]
         servers.set_load(namespace, "llama", rps=1, slots=100)
@@ -211,7 +224,7 @@ def test_at_zero_the_previous_revision_comes_back_if_the_first_activation_fails(
         cluster.wait_for(lambda: not pods_of(workload, second), "the pods of the new one to go")
         cluster.wait_for(lambda: set(held(cluster, namespace)) == {first}, "its hold to be released")
         wait_workload_phase(workload, "Running")
-    seen.check(2)
+    seen.check(2 * kind.gpus)
     assert "it did not come up when it was first needed" in wait_message(workload, f"Update {second} failed")
     assert objects(workload) == {first}
     assert selected(workload) == first
@@ -219,11 +232,11 @@ def test_at_zero_the_previous_revision_comes_back_if_the_first_activation_fails(
 
 
 def test_while_stopped_the_new_template_is_current_without_a_pod(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 2))
-    body = DEPLOYMENT.manifest("llama", bounds(2))
-    workload = DEPLOYMENT.start(cluster, namespace, body)
+    start_daemon(**of_the_team(namespace, 2 * kind.gpus))
+    body = kind.manifest("llama", bounds(2))
+    workload = kind.start(cluster, namespace, body)
     first = workload.status()["currentRevision"]
     workload.patch({"desiredPhase": "Stopped"})
     wait_workload_phase(workload, "Stopped")
@@ -238,11 +251,12 @@ def test_while_stopped_the_new_template_is_current_without_a_pod(
 
 
 def test_stopped_in_mid_update_everything_goes_and_the_new_template_resumes(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 4))
-    body = DEPLOYMENT.manifest("llama", bounds(2))
-    workload = DEPLOYMENT.start(cluster, namespace, body)
+    quota = 4 * kind.gpus
+    start_daemon(**of_the_team(namespace, quota))
+    body = kind.manifest("llama", bounds(2))
+    workload = kind.start(cluster, namespace, body)
     with watched(cluster, namespace) as seen:
         apply(workload, edited(body, "2", ready_after_s=4))
         wait_phase(workload, "Starting")
@@ -251,7 +265,7 @@ def test_stopped_in_mid_update_everything_goes_and_the_new_template_resumes(
         cluster.wait_for(lambda: not workload.pods() and not held(cluster, namespace), "all pods and holds to go")
         workload.patch({"desiredPhase": "Running"})
         wait_served(workload, "2", 2)
-    seen.check(4)
+    seen.check(quota)
 
 
 # --- in the middle of another update ---
@@ -283,19 +297,19 @@ def test_a_template_in_the_middle_of_a_roll_back_waits_for_the_pods_of_the_one_b
 
 
 def test_a_template_that_is_taken_back_ends_its_update_and_changes_nothing(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 4))
-    body = DEPLOYMENT.manifest("llama", bounds(2))
-    workload = DEPLOYMENT.start(cluster, namespace, body)
+    start_daemon(**of_the_team(namespace, 4 * kind.gpus))
+    body = kind.manifest("llama", bounds(2))
+    workload = kind.start(cluster, namespace, body)
     before = left(workload)
     apply(workload, edited(body, "2", ready_after_s=NEVER_READY_S))
     update = wait_phase(workload, "Starting")["revision"]
-    cluster.wait_for(lambda: len(pods_of(workload, update)) == 2, "the pods of the update")
+    cluster.wait_for(lambda: len(pods_of(workload, update)) == 2 * kind.pods, "the pods of the update")
     apply(workload, body)
     wait_served(workload, "1", 2)
     assert left(workload) == before
-    assert held(cluster, namespace) == {before.revision: 2}
+    assert held(cluster, namespace) == {before.revision: 2 * kind.gpus}
     workload.wait_condition("UpdatePending", "False", "UpToDate")
 
 
@@ -303,11 +317,13 @@ def test_a_template_that_is_taken_back_ends_its_update_and_changes_nothing(
 
 
 def test_where_quota_is_short_refuse_fails_at_once_and_retry_tries_again(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 4))
-    body = DEPLOYMENT.manifest("llama", bounds(2), rollout=rollout(whenQuotaShort="refuse"))
-    workload = DEPLOYMENT.start(cluster, namespace, body)
+    """One GPU is short, of groups as of pods: all but one of its replicas would fit."""
+    quota = 4 * kind.gpus
+    start_daemon(**of_the_team(namespace, quota))
+    body = kind.manifest("llama", bounds(2), rollout=rollout(whenQuotaShort="refuse"))
+    workload = kind.start(cluster, namespace, body)
     take_gpus(cluster, namespace, "notebook", 1)
     before = left(workload)
     with watched(cluster, namespace) as seen:
@@ -321,21 +337,25 @@ def test_where_quota_is_short_refuse_fails_at_once_and_retry_tries_again(
         assert seen.first_pods(update) is None
         verb(workload, "retry", update)
         assert wait_served(workload, "2", 2) == update
-    seen.check(4)
+    seen.check(quota)
     assert seen.phases(workload) == {"Running"}
 
 
-def test_what_can_never_fit_fails_at_once(cluster: Cluster, namespace: str, start_daemon: StartDaemon) -> None:
-    start_daemon(**of_the_team(namespace, 3))
-    body = DEPLOYMENT.manifest("llama", bounds(2))
-    workload = DEPLOYMENT.start(cluster, namespace, body)
+def test_what_can_never_fit_fails_at_once(
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
+) -> None:
+    """The quota is one GPU less than what serves and the update need together."""
+    quota = (2 + 2) * kind.gpus - 1
+    start_daemon(**of_the_team(namespace, quota))
+    body = kind.manifest("llama", bounds(2))
+    workload = kind.start(cluster, namespace, body)
     before = left(workload)
     with watched(cluster, namespace) as seen:
         apply(workload, edited(body, "2"))
         update = wait_phase(workload, "Failed", "NeverFits")["revision"]
         assert "it can never fit" in wait_message(workload, f"Update {update} failed")
         time.sleep(1)
-    seen.check(3)
+    seen.check(quota)
     assert seen.first_pods(update) is None
     assert seen.phases(workload) == {"Running"}
     assert left(workload) == before
@@ -370,11 +390,12 @@ def test_abort_deletes_the_update_and_retry_begins_it_again(
 
 
 def test_a_pause_stops_the_clock_and_resume_goes_on(
-    cluster: Cluster, namespace: str, start_daemon: StartDaemon
+    cluster: Cluster, namespace: str, start_daemon: StartDaemon, kind: Kind
 ) -> None:
-    start_daemon(**of_the_team(namespace, 4))
-    body = DEPLOYMENT.manifest("llama", bounds(2), rollout=rollout(progressDeadlineSeconds=6))
-    workload = DEPLOYMENT.start(cluster, namespace, body)
+    quota = 4 * kind.gpus
+    start_daemon(**of_the_team(namespace, quota))
+    body = kind.manifest("llama", bounds(2), rollout=rollout(progressDeadlineSeconds=6))
+    workload = kind.start(cluster, namespace, body)
     before = left(workload)
     with watched(cluster, namespace) as seen:
         apply(workload, edited(body, "2", ready_after_s=4))
@@ -386,10 +407,10 @@ def test_a_pause_stops_the_clock_and_resume_goes_on(
         time.sleep(max(0.0, deadline + 1.0 - time.time()))
         assert update_of(workload)["phase"] == "Paused", "its deadline does not count meanwhile"
         assert left(workload) == before, "ready as it is, it gets no traffic"
-        assert len(pods_of(workload, update)) == 2
+        assert len(pods_of(workload, update)) == 2 * kind.pods
         verb(workload, "resume", update)
         assert wait_served(workload, "2", 2) == update
-    seen.check(4)
+    seen.check(quota)
     assert instant(pause["since"]) < deadline
     assert workload.told("RolloutPaused")
     assert workload.told("RolloutResumed")
@@ -416,36 +437,48 @@ def test_a_verb_that_is_no_verb_or_names_another_revision_does_nothing_and_is_to
 
 
 def test_deleted_in_any_phase_of_its_update_nothing_of_it_is_left(
-    cluster: Cluster, namespace: str, servers: ModelServers, tmp_path: Path
+    cluster: Cluster, namespace: str, servers: ModelServers, tmp_path: Path, kind: Kind
 ) -> None:
     """One workload in each phase. Shifting is kept by a selector that is held up on its way."""
-    quota = 40
+    quota = 2 * len(PHASES) * kind.gpus
     config = of_the_team(namespace, quota)
     with FaultProxy(cluster.url, cluster.ca_path) as proxy, behind(cluster, proxy, namespace, tmp_path, config):
-        bodies = {phase: DEPLOYMENT.manifest(phase.lower(), bounds(1)) for phase in PHASES}
-        workloads = {phase: Workload(cluster, namespace, body) for phase, body in bodies.items()}
+        foreign = present(cluster, namespace, kind)
+        bodies = {phase: kind.manifest(phase.lower(), bounds(1)) for phase in PHASES}
+        workloads = {phase: kind.workload(cluster, namespace, body) for phase, body in bodies.items()}
         for workload in workloads.values():
-            workload.wait_ready(1)
+            wait_started(workload, 1)
         servers.set_load(namespace, "draining", concurrency=2, slots=100, service_time_s=600)
         held_up = proxy.arm(Rule(Hold(), methods=("PATCH",), path="/services/shifting$", times=None))
         with watched(cluster, namespace) as seen:
-            for phase, workload in workloads.items():
-                bring_to(workload, phase, bodies[phase])
+            for phases in (PHASES[:-1], PHASES[-1:]):
+                for phase in phases:
+                    bring_to(workloads[phase], phase, bodies[phase], quota, kind)
+                for phase in phases:
+                    wait_phase(workloads[phase], phase)
             for phase, workload in workloads.items():
                 assert update_of(workload)["phase"] == phase, workload.status()
+            made = present(cluster, namespace, kind) - foreign
+            assert {name for _, name in made} >= {each.status()["currentRevision"] for each in workloads.values()}
             for workload in workloads.values():
                 cluster.kubectl("delete", "iw", workload.name, "-n", namespace, "--wait=false")
             held_up.release()
             # the garbage collector learns of kinds that were just installed every 30 s
-            cluster.wait_for(lambda: nothing_left(cluster, namespace), "everything to go", timeout_s=180, poll_s=0.5)
+            cluster.wait_for(
+                lambda: not held(cluster, namespace) and present(cluster, namespace, kind) <= foreign,
+                "everything to go",
+                timeout_s=180,
+                poll_s=0.5,
+            )
         seen.check(quota)
 
 
+# the last one ends by itself
 PHASES = ("Starting", "Warming", "Shifting", "Paused", "Draining", "Failed", "Queued", "RollingBack")
 
 
-def bring_to(workload: Workload, phase: str, body: Body) -> None:
-    """Its update is in this phase, and stays there for a while."""
+def bring_to(workload: Workload, phase: str, body: Body, quota: int, kind: Kind) -> None:
+    """Its update will be in this phase, and stay there for a while."""
     loading = edited(body, "2", ready_after_s=NEVER_READY_S)
     match phase:
         case "Starting":
@@ -462,26 +495,36 @@ def bring_to(workload: Workload, phase: str, body: Body) -> None:
         case "Failed":
             apply(workload, loading)
             verb(workload, "abort", wait_phase(workload, "Starting")["revision"])
-        case "Queued":
+        case "Queued":  # as large as can fit beside its current replica, once all the others are gone
             large = edited(body, "2")
-            templates(large)[0]["spec"]["containers"][0]["resources"]["limits"][GPU] = "39"
+            workers = kind.gpus - 1
+            gpus = quota - kind.gpus - workers
+            templates(large)[0]["spec"]["containers"][0]["resources"]["limits"][GPU] = str(gpus)
             apply(workload, large)
         case "RollingBack":
-            templates(loading)[0]["metadata"]["annotations"]["pod-delete.stage.kwok.x-k8s.io/delay"] = "8s"
+            for template in templates(loading):
+                template["metadata"]["annotations"]["pod-delete.stage.kwok.x-k8s.io/delay"] = "8s"
             apply(workload, loading)
             update = wait_phase(workload, "Starting")["revision"]
             workload.cluster.wait_for(lambda: pods_of(workload, update), "its pod")
             verb(workload, "abort", update)
-    wait_phase(workload, phase)
 
 
-def nothing_left(cluster: Cluster, namespace: str) -> bool:
-    """No object of any workload, no pod, no stored revision, nothing held."""
-    paths = (
-        f"/apis/apps/v1/namespaces/{namespace}/deployments",
-        f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions",
-        f"/api/v1/namespaces/{namespace}/services",
-        f"/api/v1/namespaces/{namespace}/pods",
-    )
-    label = "?labelSelector=tidegate.dev/workload"
-    return not held(cluster, namespace) and not any(cluster.get(f"{path}{label}")["items"] for path in paths)
+MADE = (
+    ("apis/apps/v1", "replicasets"),
+    ("apis/apps/v1", "statefulsets"),
+    ("apis/apps/v1", "controllerrevisions"),
+    ("api/v1", "services"),
+    ("api/v1", "pods"),
+)
+
+
+def present(cluster: Cluster, namespace: str, kind: Kind) -> set[tuple[str, str]]:
+    """Plural and name of what a workload makes, or makes others make: theirs carry no label of ours."""
+    version, plural = kind.workload.objects
+    own = f"apis/{version}", plural
+    return {
+        (made, each["metadata"]["name"])
+        for path, made in (own, *MADE)
+        for each in cluster.get(f"/{path}/namespaces/{namespace}/{made}")["items"]
+    }

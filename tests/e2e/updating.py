@@ -244,6 +244,12 @@ def pods_of(workload: Workload, revision: str) -> list[dict[str, Any]]:
     return [each for each in workload.pods() if each["metadata"]["labels"].get(OWNER_REVISION) == revision]
 
 
+def last_pods(workload: Workload) -> list[dict[str, Any]]:
+    """Each pod, and of groups each worker: a replica without one of these is not whole."""
+    member = "leaderworkerset.sigs.k8s.io/worker-index"
+    return [each for each in workload.pods() if each["metadata"]["labels"].get(member) != "0"]
+
+
 def held(cluster: Cluster, namespace: str) -> dict[str, int]:
     """GPUs in the ledgers by revision."""
     found: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from rollouts import invariants
 from rollouts.observed import Limits, Observed
 from rollouts.record import Phase
 from rollouts.verbs import Verb
-from tests.rollouts.world import World, revision
+from tests.rollouts.world import Cut, World, revision
 
 CANARY = RolloutSpec(1, 8, steps=(WeightStep(10, 4.0), WeightStep(50, 4.0)), progress_deadline_s=60.0)
 PLAIN = replace(CANARY, steps=())
@@ -102,6 +102,23 @@ def test_from_every_interrupted_prefix_it_comes_to_the_same_end(name: str) -> No
             world = play(name, call, after_effect)
             assert end_of(world) == end_of(clean), f"cut at {call} of {writes}, after_effect={after_effect}"
     print(f"{name}: {writes} writes x 2")
+
+
+@pytest.mark.parametrize("routed", [False, True], ids=["service", "route"])
+def test_a_first_start_comes_to_the_same_end_from_every_interrupted_prefix(routed: bool) -> None:
+    clean = World(routed=routed).serving()
+    assert clean.calls > 5
+    for call in range(1, clean.calls + 1):
+        for after_effect in (False, True):
+            world = World(routed=routed, cut_at=call, after_effect=after_effect).serving()
+            assert end_of(world) == end_of(clean), f"cut at {call} of {clean.calls}, after_effect={after_effect}"
+
+
+def test_the_record_is_saved_before_anything_is_done() -> None:
+    world = World(cut_at=2)
+    with pytest.raises(Cut):
+        world.cycle()
+    assert (world.record.current, world.saved, world.things) == (revision("a").name, set(), {})
 
 
 class History:

@@ -10,7 +10,7 @@ from autoscaler.model.resources import GPU
 from autoscaler.model.rollout import RolloutSpec
 from rollouts import invariants
 from rollouts.commands import Command, DeleteRevision, HaveReplicas, Hold, Select, Weigh
-from rollouts.machine import Reason, Step, step
+from rollouts.machine import Step, step
 from rollouts.observed import (
     Limits,
     Observed,
@@ -106,5 +106,5 @@ def test_a_hold_in_the_same_step_counts() -> None:
 
 def test_a_step_that_is_broken_does_and_remembers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invariants, "proposed", lambda *_: invariants.Broken("I1", "as if"))
-    done = step(replace(SEEN.limits, rollout=SEEN.spec), RECORD, OBSERVED, 3, 100.0)
-    assert done == Step(RECORD, (), (Reason.FROZEN,), "as if", invariants.Broken("I1", "as if"))
+    done = step(SEEN, RECORD)
+    assert done == Step(RECORD, (), (), "as if", invariants.Broken("I1", "as if"))

@@ -1,38 +1,39 @@
-"""`step` for a workload with one revision, and what the driver makes of it when it is interrupted."""
+"""`step` for a workload with one revision, one look at a time. Whole lives are in `test_states` and `test_updates`."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
-from rollouts.driver import Driver
-from rollouts.machine import (
-    HaveReplicas,
-    Limits,
-    Observed,
-    ObservedRevision,
-    ObservedService,
-    Reason,
-    SaveRevision,
-    Select,
-    Stamp,
-    Step,
-    Weigh,
-    step,
-)
-from rollouts.record import Phase, Record
+from autoscaler.model.resources import GPU
+from autoscaler.model.rollout import RolloutSpec
+from rollouts.commands import DeleteRevision, HaveReplicas, Hold, SaveRevision, Select, Stamp
+from rollouts.machine import Reason, Step
+from rollouts.machine import step as step_of
+from rollouts.observed import Limits, Observed, ObservedRevision, ObservedService, Situation
+from rollouts.record import Bounds, Leaving, Phase, Record
 from rollouts.revision import Revision
 
 FIRST = Revision("llama-11111111", "1" * 64, {"port": 8000})
 SECOND = Revision("llama-22222222", "2" * 64, {"port": 9000})
 ONE = Limits(initial_replicas=1)
+SPEC = RolloutSpec(1, 8)
+BOUNDS = Bounds(1, 8)
+
+
+def step(limits: Limits, record: Record, seen: Observed, granted: int, now: float) -> Step:
+    return step_of(Situation(limits, SPEC, seen, granted, now), record)
+
+
+def recorded(**more: object) -> Record:
+    """Of FIRST, which was given two replicas at 100 s."""
+    values = {"current": FIRST.name, "replicas": 2, "started_at": 100.0, "bounds": BOUNDS, "bounds_seen": BOUNDS}
+    return Record(**{**values, **more})  # type: ignore[arg-type]
 
 
 def observed(newest: Revision = FIRST, replicas: int | None = None, ready: int = 0, starting: int = 0) -> Observed:
-    """The revision FIRST with so many replicas, saved and routed to once it exists."""
+    """The revision FIRST with so many replicas, saved and routed to once it exists. No quota limits it."""
     there = replicas is not None
     return Observed(
         newest=newest,
@@ -41,22 +42,24 @@ def observed(newest: Revision = FIRST, replicas: int | None = None, ready: int =
         current=ObservedRevision(FIRST.name, replicas, ready, starting),
         service=ObservedService("llama", there, FIRST.name if there else None),
         update_service=ObservedService("llama-update", there, "none" if there else None),
+        per_replica={FIRST.name: {}, SECOND.name: {}},
     )
 
 
-def test_a_new_workload_gets_content_then_capacity_then_services() -> None:
-    done = step(ONE, Record(), observed(), 2, 100.0)
+def test_a_new_workload_gets_content_then_quota_then_capacity_then_services() -> None:
+    done = step(ONE, Record(), replace(observed(), per_replica={FIRST.name: {GPU: 1000}}), 2, 100.0)
     assert done.commands == (
         SaveRevision(FIRST),
+        Hold(FIRST.name, "default", {GPU: 2000}),
         HaveReplicas(FIRST.name, 2, None),
         Select("llama", FIRST.name, False),
         Select("llama-update", "none", False),
     )
-    assert done.record == Record(current=FIRST.name, replicas=2, started_at=100.0)
+    assert done.record == recorded()
     assert done.reasons == (Reason.REVISION_CREATED,)
 
 
-STEADY = Record(Phase.COMPLETE, FIRST.name, None, 0, 2, True, 100.0, 110.0, True)
+STEADY = recorded(phase=Phase.COMPLETE, initialized=True, served_at=110.0, serving=True)
 
 
 def test_a_steady_workload_needs_nothing() -> None:
@@ -74,15 +77,17 @@ def test_a_count_that_somebody_else_wrote_is_healed() -> None:
     assert step(ONE, STEADY, observed(replicas=9, ready=2), 2, 200.0).commands == (HaveReplicas(FIRST.name, 2, 9),)
 
 
-def test_a_template_edit_is_remembered_and_changes_nothing() -> None:
+def test_a_template_edit_is_remembered_and_changes_nothing_of_what_serves() -> None:
     done = step(ONE, STEADY, observed(SECOND, replicas=2, ready=2), 2, 200.0)
-    assert (done.commands, done.record.update) == ((), SECOND.name)
-    assert done.reasons == (Reason.UPDATE_PENDING,)
+    assert (done.commands, done.record.current, done.record.update) == ((), FIRST.name, SECOND.name)
+    assert done.record.rollout is not None
+    assert (done.record.rollout.revision, done.record.rollout.phase) == (SECOND.name, Phase.QUEUED)
 
 
 def test_a_template_edit_taken_back_is_forgotten() -> None:
-    pending = replace(STEADY, update=SECOND.name)
-    assert step(ONE, pending, observed(replicas=2, ready=2), 2, 200.0).record == STEADY
+    pending = step(ONE, STEADY, observed(SECOND, replicas=2, ready=2), 2, 200.0).record
+    assert pending != STEADY
+    assert step(ONE, pending, observed(replicas=2, ready=2), 2, 201.0).record == STEADY
 
 
 def test_a_service_that_lost_its_selector_is_pointed_back() -> None:
@@ -91,17 +96,17 @@ def test_a_service_that_lost_its_selector_is_pointed_back() -> None:
 
 
 def test_the_first_ready_replica_completes_the_revision() -> None:
-    before = Record(current=FIRST.name, replicas=2, started_at=100.0)
+    before = recorded()
     done = step(Limits(2), before, observed(replicas=2, ready=1, starting=1), 2, 130.0)
     assert (done.record.phase, done.record.served_at, done.record.initialized) == (Phase.COMPLETE, 130.0, False)
-    assert done.reasons == (Reason.REVISION_AVAILABLE,)
+    assert done.reasons == ()
 
 
 @pytest.mark.parametrize(("now", "phase", "replicas"), [(399.9, Phase.STARTING, 2), (400.0, Phase.FAILED, 0)])
 def test_a_first_revision_that_does_not_serve_in_time_gives_its_gpus_back(
     now: float, phase: Phase, replicas: int
 ) -> None:
-    before = Record(current=FIRST.name, replicas=2, started_at=100.0)
+    before = recorded()
     done = step(Limits(2, 300.0), before, observed(replicas=2, starting=2), 2, now)
     assert (done.record.phase, done.record.replicas) == (phase, replicas)
 
@@ -111,30 +116,37 @@ def test_a_revision_that_served_never_times_out() -> None:
 
 
 def test_a_first_template_that_was_refused_is_replaced_by_its_correction() -> None:
-    refused = Record(current=FIRST.name, replicas=2, started_at=100.0)
     world = replace(observed(SECOND), current=ObservedRevision(FIRST.name, None))
-    done = step(ONE, refused, world, 2, 130.0)
-    assert done.record == Record(current=SECOND.name, replicas=2, started_at=130.0)
-    assert HaveReplicas(SECOND.name, 2, None) in done.commands
+    done = step(ONE, recorded(), world, 2, 130.0)
+    assert (done.record.current, done.record.started_at) == (SECOND.name, None), "its own time begins"
+    assert SaveRevision(SECOND) in done.commands
+    world = replace(world, current=ObservedRevision(SECOND.name, None))
+    again = step(ONE, done.record, world, 2, 131.0)
+    assert again.record == recorded(current=SECOND.name, started_at=131.0)
+    assert HaveReplicas(SECOND.name, 2, None) in again.commands
 
 
-def test_a_failed_first_revision_is_replaced_by_its_correction_once_its_pods_are_asked_to_go() -> None:
-    failed = Record(Phase.FAILED, FIRST.name, None, 0, 0, False, 100.0)
-    still_there = step(ONE, failed, observed(SECOND, replicas=2, starting=2), 0, 500.0)
-    assert (still_there.record.current, still_there.commands) == (FIRST.name, (HaveReplicas(FIRST.name, 0, 2),))
-    done = step(ONE, failed, observed(SECOND, replicas=0), 1, 500.0)
+def test_a_failed_first_revision_is_replaced_by_its_correction_once_its_pods_are_gone() -> None:
+    failed = recorded(phase=Phase.FAILED, replicas=0)
+    done = step(ONE, failed, observed(SECOND, replicas=2, starting=2), 1, 500.0)
     assert (done.record.current, done.record.phase) == (SECOND.name, Phase.STARTING)
-    assert HaveReplicas(SECOND.name, 1, None) in done.commands
+    assert DeleteRevision(FIRST.name, immediate=True) in done.commands
+    assert done.record.leaving == (Leaving(FIRST.name, 500.0, served=False),)
+    old = ObservedRevision(FIRST.name, None, terminating=2)
+    world = replace(observed(SECOND), current=ObservedRevision(SECOND.name, 0), others=(old,))
+    waits = step(ONE, done.record, world, 1, 501.0)
+    assert not any(isinstance(each, HaveReplicas) for each in waits.commands)
+    assert HaveReplicas(SECOND.name, 1, 0) in step(ONE, waits.record, replace(world, others=()), 1, 502.0).commands
 
 
 def test_time_while_stopped_does_not_count_against_the_first_start() -> None:
-    before = Record(Phase.FAILED, FIRST.name, None, 0, 0, False, 100.0)
+    before = recorded(phase=Phase.FAILED, replicas=0)
     done = step(Limits(1, 10.0, stopped=True), before, observed(replicas=0), 0, 500.0)
     assert (done.record.phase, done.record.started_at) == (Phase.STARTING, None)
 
 
 def test_an_initial_count_that_quota_never_grants_is_reached_with_what_it_grants() -> None:
-    before = Record(current=FIRST.name, replicas=2, started_at=100.0)
+    before = recorded()
     assert step(Limits(4), before, observed(replicas=2, ready=2), 2, 130.0).record.initialized
     assert not step(Limits(4), before, observed(replicas=2, ready=1), 2, 130.0).record.initialized
     assert not step(Limits(4), before, observed(replicas=0), 0, 130.0).record.initialized
@@ -168,101 +180,3 @@ def test_a_stamped_object_is_not_stamped_again() -> None:
 def test_an_object_that_does_not_exist_needs_no_stamp() -> None:
     done = step(NEW_LEADER, Record(), observed(), 2, 100.0)
     assert not any(isinstance(each, Stamp) for each in done.commands)
-
-
-@dataclass
-class World:
-    """Objects in memory, behind all three ports. `fail_at` interrupts the nth call."""
-
-    record: Record = field(default_factory=Record)
-    saved: set[str] = field(default_factory=set)
-    replicas: dict[str, int] = field(default_factory=dict)
-    selects: dict[str, str] = field(default_factory=dict)
-    stamps: dict[str, int] = field(default_factory=dict)
-    calls: int = 0
-    fail_at: int | None = None
-    after_effect: bool = False
-
-    def _call(self, effect: Callable[[], object]) -> None:
-        self.calls += 1
-        if self.calls == self.fail_at:
-            if self.after_effect:
-                effect()
-            raise ConnectionError("interrupted")
-        effect()
-
-    async def save(self, thing: Record | Revision) -> None:
-        if isinstance(thing, Record):
-            self._call(lambda: setattr(self, "record", thing))
-        else:
-            self._call(lambda: self.saved.add(thing.name))
-
-    async def stamp(self, revision: str, epoch: int) -> None:
-        self._call(lambda: self.stamps.__setitem__(revision, epoch))
-
-    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
-        self._call(lambda: self.replicas.__setitem__(revision, replicas))
-
-    async def select(self, service: str, revision: str, exists: bool) -> None:
-        self._call(lambda: self.selects.__setitem__(service, revision))
-
-    def observe(self) -> Observed:
-        current = self.record.current or FIRST.name
-        count = self.replicas.get(current)
-        return Observed(
-            newest=FIRST,
-            collision_count=0,
-            saved=frozenset(self.saved),
-            current=ObservedRevision(current, count, count or 0, epoch=self.stamps.get(current)),
-            service=ObservedService("llama", "llama" in self.selects, self.selects.get("llama")),
-            update_service=ObservedService("u", "u" in self.selects, self.selects.get("u")),
-        )
-
-    def cycle(self, granted: int) -> bool:
-        """One step; False when nothing was left to do."""
-        todo = step(ONE, self.record, self.observe(), granted, 100.0)
-        if todo.record == self.record and not todo.commands:
-            return False
-        asyncio.run(Driver(self, self, self, lambda _: True).run(self.record, todo))
-        return True
-
-
-def settle(world: World, granted: int) -> None:
-    for _ in range(10):
-        try:
-            if not world.cycle(granted):
-                return
-        except ConnectionError:
-            continue
-    raise AssertionError("it does not settle")
-
-
-CLEAN = World()
-settle(CLEAN, 3)
-
-
-@pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("call", range(1, CLEAN.calls + 1))
-def test_interrupted_at_any_call_it_ends_in_the_same_state(call: int, after_effect: bool) -> None:
-    world = World(fail_at=call, after_effect=after_effect)
-    settle(world, 3)
-    assert (world.record, world.saved, world.replicas, world.selects) == (
-        CLEAN.record,
-        CLEAN.saved,
-        CLEAN.replicas,
-        CLEAN.selects,
-    )
-
-
-def test_the_record_is_saved_before_anything_is_done() -> None:
-    world = World(fail_at=2)
-    with pytest.raises(ConnectionError):
-        world.cycle(3)
-    assert (world.record.current, world.saved, world.replicas) == (FIRST.name, set(), {})
-
-
-def test_commands_of_updates_need_their_ports() -> None:
-    world = World()
-    todo = Step(world.record, (Weigh(10, 0),))
-    with pytest.raises(RuntimeError, match="no ports for"):
-        asyncio.run(Driver(world, world, world, lambda _: True).run(world.record, todo))

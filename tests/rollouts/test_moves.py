@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from rollouts.moves import CURRENT_MOVES, MOVES, Event, IllegalMove, check_current, diagram, move
+from rollouts.moves import CURRENT_MOVES, MOVES, Event, IllegalMove, check_current, move
 from rollouts.record import PHASES_OF_CURRENT, Phase, Rollout
 
 PAGE = Path(__file__).parents[2] / "docs" / "rollouts.md"
 QUEUED = Rollout("llama-bbbbbbbb", 0.0, 3600.0, 0.0)
+
+
+def diagram(moves: Iterable[tuple[Phase, str, Phase]], starts: Phase) -> str:
+    """A mermaid state diagram of these moves, in their order."""
+    arrows = [f"    {start.value} --> {end.value}: {why}" for start, why, end in moves]
+    return "\n".join(["stateDiagram-v2", f"    [*] --> {starts.value}", *arrows])
 
 
 def test_the_docs_are_drawn_from_the_table() -> None:

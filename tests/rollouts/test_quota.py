@@ -52,7 +52,16 @@ def test_growth_gets_what_there_is() -> None:
     assert granted([growth("a", 3, 8)], 5, 3) == {"a": 5}
 
 
+def test_a_replica_of_several_gpus_comes_whole_or_not_at_all() -> None:
+    assert granted([replace(growth("a", 0, 4), per_replica={GPU: 5000})], 12, 0) == {"a": 2}
+
+
+def test_a_lowered_limit_takes_nothing_away_and_gives_nothing() -> None:
+    assert granted([growth("a", 10, 12)], 4, 10) == {"a": 10}
+
+
 def test_priority_goes_before_kind_and_kind_before_age() -> None:
+    assert granted([growth("a", 0, 12), growth("b", 0, 12, priority=1, since=9.0)], 12, 0) == {"a": 0, "b": 12}
     assert granted([growth("a", 0, 4), update("b", 4, priority=1)], 4, 0) == {"a": 0, "b": 4}
     assert granted([growth("a", 0, 4, since=9.0), update("b", 4, since=1.0)], 4, 0) == {"a": 4, "b": 0}
     assert granted([update("a", 4, since=9.0), update("b", 4, since=1.0)], 4, 0) == {"a": 0, "b": 4}
@@ -148,14 +157,14 @@ def test_two_gpus_a_replica_do_not_fit_into_one() -> None:
 
 
 ASKS = st.lists(
-    st.builds(
-        lambda whole, wanted, held, priority, since, overtaken: (whole, wanted, held, priority, since, overtaken),
+    st.tuples(
         st.booleans(),
         st.integers(1, 9),
         st.integers(0, 3),
         st.integers(0, 2),
         st.floats(0, 50),
         st.integers(0, 25),
+        st.integers(1, 3),
     ),
     max_size=8,
 )
@@ -164,16 +173,20 @@ ASKS = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(ASKS, st.integers(0, 20), st.integers(0, 20))
 def test_nobody_gets_more_than_there_is_and_updates_get_all_or_nothing(
-    drawn: list[tuple[bool, int, int, int, float, int]], limit: int, used: int
+    drawn: list[tuple[bool, int, int, int, float, int, int]], limit: int, used: int
 ) -> None:
     asks = [
-        update(f"w{i}", held + wanted, since, priority, held=held, overtaken=overtaken)
-        if whole
-        else growth(f"w{i}", held, held + wanted, 2, priority, since)
-        for i, (whole, wanted, held, priority, since, overtaken) in enumerate(drawn)
+        replace(
+            update(f"w{i}", held + wanted, since, priority, held=held, overtaken=overtaken)
+            if whole
+            else growth(f"w{i}", held, held + wanted, 2, priority, since),
+            per_replica={GPU: gpus * 1000},
+        )
+        for i, (whole, wanted, held, priority, since, overtaken, gpus) in enumerate(drawn)
     ]
     verdicts = share(asks, ledgers(limit, used), 100.0)
-    gained = sum(verdicts[ask.id].replicas - ask.held for ask in asks)
+    assert verdicts == share(asks[::-1], ledgers(limit, used), 100.0), "in whatever order they are listed"
+    gained = sum((verdicts[ask.id].replicas - ask.held) * ask.per_replica[GPU] // 1000 for ask in asks)
     assert gained <= max(0, limit - used)
     for ask in asks:
         got = verdicts[ask.id].replicas

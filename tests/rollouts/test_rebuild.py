@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rollouts.machine import ObservedRevision
+from rollouts.observed import ObservedRevision
 from rollouts.rebuild import rebuild
 from rollouts.record import Phase, Record
 

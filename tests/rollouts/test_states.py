@@ -10,7 +10,7 @@ from autoscaler.model.rollout import RolloutSpec, WeightStep
 from rollouts.machine import Reason, step
 from rollouts.observed import Limits, ObservedRevision, ObservedRoute, ObservedService
 from rollouts.rebuild import rebuild, serving
-from rollouts.record import Phase, Record, Why
+from rollouts.record import Phase, Why
 from rollouts.verbs import Verb
 from tests.rollouts.world import World, revision
 
@@ -301,32 +301,18 @@ def test_a_deleted_object_is_gone_only_when_its_pods_would_be_seen() -> None:
     assert not ObservedRevision(A, None, terminating=1).gone
 
 
-def test_the_reasons_tell_the_story_in_order() -> None:
+def test_an_update_is_recorded_phase_by_phase() -> None:
     world = World().serving().edit("b")
     world.run(60, World.settled)
-    told = [reason for each in world.steps for reason in each.reasons]
-    assert told == [
-        Reason.UPDATE_PENDING,
-        Reason.UPDATE_QUEUED,
-        Reason.UPDATE_STARTED,
-        Reason.UPDATE_SHIFTING,
-        Reason.UPDATE_DRAINING,
-        Reason.UPDATE_COMPLETED,
-    ]
-
-
-def test_without_a_rollout_spec_a_template_edit_is_only_remembered() -> None:
-    world = World().serving().edit("b")
-    done = step(Limits(1), world.record, world.look(), 3, world.now)
-    assert (done.commands, done.record) == ((), replace(world.record, update=B))
-    assert isinstance(done.record, Record)
+    phases = [each.record.rollout.phase if each.record.rollout else None for each in world.steps]
+    told = [phase for phase, before in zip(phases, [None, *phases], strict=False) if phase is not before]
+    assert told == [Phase.QUEUED, Phase.STARTING, Phase.SHIFTING, Phase.DRAINING, None]
 
 
 def test_a_name_that_needed_another_count_keeps_it_once_it_is_current() -> None:
     world = World().serving().edit("b").until(Phase.DRAINING)
-    limits = replace(world.limits, rollout=world.spec)
     while world.record.current == A:
         seen = replace(world.look(), collision_count=2)
-        world.record = step(limits, world.record, seen, 3, world.now).record
+        world.record = step(world.situation(seen), world.record).record
         world.pass_time()
     assert (world.record.current, world.record.collision_count) == (B, 2)

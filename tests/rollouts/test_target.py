@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollouts.machine import HaveReplicas, Reason
+from rollouts.commands import Command, HaveReplicas, Select, Stamp
+from rollouts.driver import Driver
+from rollouts.machine import Reason, Step
 from rollouts.record import Phase, Record
 from rollouts.target import Limits, ObservedTarget, step
 
@@ -63,6 +65,37 @@ def test_nothing_is_lowered_while_a_write_of_the_leader_before_may_arrive() -> N
 def test_observing_follows_its_owner_whatever_is_wanted(granted: int) -> None:
     done = step(replace(LEADS, observe=True), STEADY, seen(4, ready=4), granted, 100.0)
     assert (done.commands, done.record.replicas) == ((), 4)
+
+
+class Target:
+    """A record and a scale, in memory."""
+
+    def __init__(self) -> None:
+        self.written: list[object] = []
+
+    async def save(self, record: Record) -> None:
+        self.written.append(record)
+
+    async def scale(self, name: str, replicas: int, seen: int) -> None:
+        self.written.append((name, replicas, seen))
+
+
+async def drive(target: Target, commands: tuple[Command, ...]) -> None:
+    await Driver(target, target, lambda _: True).run(STEADY, Step(replace(STEADY, replicas=5), commands))
+
+
+async def test_its_driver_needs_a_scale_and_nothing_else() -> None:
+    target = Target()
+    await drive(target, step(LEADS, STEADY, seen(2), 5, 100.0).commands)
+    assert target.written == [replace(STEADY, replicas=5), (NAME, 5, 2)]
+
+
+@pytest.mark.parametrize("command", [Stamp(NAME, 3), HaveReplicas(NAME, 2, None), Select("llama", NAME, False)])
+async def test_nothing_else_can_be_done_to_it(command: Command) -> None:
+    target = Target()
+    with pytest.raises(RuntimeError, match="no ports for"):
+        await drive(target, (command,))
+    assert target.written == [replace(STEADY, replicas=5)]
 
 
 counts = st.integers(0, 9)

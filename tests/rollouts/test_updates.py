@@ -333,6 +333,26 @@ def test_unplaced_pods_are_all_removed_and_the_update_waits_30_s_then_60() -> No
     assert world.traffic() == {A: 100}
 
 
+def test_pods_that_come_later_and_find_no_node_have_a_schedule_timeout_of_their_own() -> None:
+    """Of a group the workers come after the leader, and a lost pod comes anew: all that was there had been placed."""
+    world = World(spec=RolloutSpec(1, 8, schedule_timeout_s=50.0, progress_deadline_s=600.0))
+    world.broken.add(B)
+    world.serving().edit("b").until(Phase.STARTING)
+    world.run(20)
+    assert world.record.rollout is not None
+    assert world.record.rollout.schedule_deadline_at is None, "all of its pods have a node"
+    world.unplaceable.add("default")
+    since = world.now
+    world.until(Phase.QUEUED, 100)
+    rollout = world.record.rollout
+    assert rollout is not None
+    assert rollout.reason is Why.UNPLACED
+    assert world.now - since == pytest.approx(50, abs=2)
+    world.run(20)
+    assert (world.live("b"), world.held("b")) == (0, 0)
+    assert world.traffic() == {A: 100}
+
+
 def test_node_pools_are_tried_in_order_and_never_split() -> None:
     spec = RolloutSpec(1, 8, node_pools=("h100", "a100"))
     world = World(spec=spec, gpus={"h100": 7, "a100": 4}).serving()

@@ -15,12 +15,19 @@ from autoscaler.model.resources import GPU, ResourceVector
 from autoscaler.model.rollout import RolloutSpec
 from autoscaler.model.workload import WorkloadKey
 from rollouts import machine, quota
-from rollouts.commands import Command, HaveReplicas
 from rollouts.driver import Driver
 from rollouts.machine import Step, step
-from rollouts.observed import Limits, Observed, ObservedHold, ObservedRevision, ObservedRoute, ObservedService
+from rollouts.observed import (
+    Limits,
+    Observed,
+    ObservedHold,
+    ObservedRevision,
+    ObservedRoute,
+    ObservedService,
+    Situation,
+)
 from rollouts.planner import Asker
-from rollouts.ports import UpdatePorts
+from rollouts.ports import OwnPorts
 from rollouts.record import Bounds, Phase, Record
 from rollouts.revision import Revision
 from rollouts.verbs import Verb, VerbRequest
@@ -86,7 +93,6 @@ class World:
     denied: set[str] = field(default_factory=set)  # revisions whose pods a webhook denies
     per_replica: Mapping[str, ResourceVector] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
-    log: list[Command] = field(default_factory=list)
     peaceful: bool = True  # no pod ever died, and nothing was seen late
     late_s: float = 0.0  # pods and their readiness are seen so late; our own writes are seen at once
     past: dict[str, list[tuple[float, ObservedRevision]]] = field(default_factory=dict)
@@ -254,22 +260,24 @@ class World:
             for pool, gpus in self.gpus.items()
         }
 
+    def situation(self, seen: Observed) -> Situation:
+        return Situation(self.limits, self.spec, seen, self.granted(seen), self.now)
+
     def asks(self, seen: Observed) -> quota.Ask | None:
-        limits = replace(self.limits, rollout=self.spec)
-        return machine.ask(limits, self.record, seen, self.granted(seen), self.now, self.asker)
+        return machine.ask(self.situation(seen), self.record, self.asker)
 
     def decide(self, seen: Observed) -> Step:
         if seen.verdict is None and (ask := self.asks(seen)) is not None:
             seen = replace(seen, verdict=quota.share([ask], self.ledgers(), self.now)[ask.id])
-        return step(replace(self.limits, rollout=self.spec), self.record, seen, self.granted(seen), self.now)
+        return step(self.situation(seen), self.record)
 
     def cycle(self, seen: Observed | None = None) -> Step:
         """One look, one step, carried out by the real driver. Raises Cut where it was cut off."""
         todo = self.decide(seen if seen is not None else self.look())
         assert todo.broken is None, todo.broken
         self.steps.append(todo)
-        ports = UpdatePorts(self, self, self, self)
-        self._at_once(Driver(self, self, self, lambda _: True, ports).run(self.record, todo))
+        own = OwnPorts(self, self, self, self, self, self)
+        self._at_once(Driver(self, self, lambda _: True, own).run(self.record, todo))
         return todo
 
     @staticmethod
@@ -310,16 +318,17 @@ class World:
     async def stamp(self, revision: str, epoch: int) -> None:
         self._call(lambda: setattr(self.things[revision], "epoch", epoch))
 
-    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
+    async def create(self, revision: str, replicas: int) -> None:
         def effect() -> None:
             thing = self.things.setdefault(revision, Thing(None))
-            if thing.replicas is None:
-                thing.epoch = self.limits.epoch
             assert revision in self.saved, "no object without its content"
-            thing.replicas, thing.deleted_immediately = replicas, None
-            self.log.append(HaveReplicas(revision, replicas, seen))
+            thing.replicas, thing.deleted_immediately, thing.epoch = replicas, None, self.limits.epoch
 
         self._call(effect)
+
+    async def scale(self, name: str, replicas: int, seen: int) -> None:
+        assert self.things[name].replicas == seen, "nobody else writes here"
+        self._call(lambda: setattr(self.things[name], "replicas", replicas))
 
     async def select(self, service: str, revision: str, exists: bool) -> None:
         self._call(lambda: self._moving(lambda: self.selects.__setitem__(service, revision)))
@@ -392,7 +401,6 @@ class World:
         self.run(60, World.settled)
         assert self.settled(), self.story()
         self.steps.clear()
-        self.log.clear()
         return self
 
     def edit(self, letter: str) -> World:

@@ -347,3 +347,46 @@ def test_nothing_is_lowered_without_fresh_pages_and_never_to_zero_without_proof(
             assert (starting, activation, value) == (0, Activation.IDLE, 0)
         assert decision.desired == 0 or least <= decision.desired <= 8
         state, replicas, now = after, decision.desired, now + 1.0
+
+
+@pytest.mark.parametrize(
+    ("scaling", "before", "after"),
+    [
+        ({}, (3, 40.0), 3.0),
+        ({"scale_down_delay_s": 20.0}, (8, 21.0), 7.0),
+        ({"scale_down_delay_s": 20.0}, (8, 40.0), 3.0),
+        ({}, (1, 21.0), 3.0),
+    ],
+    ids=["panic", "delay", "panic and delay", "windows"],
+)
+def test_the_clock_that_keeps_a_lower_count_back_is_told(
+    scaling: dict[str, object], before: tuple[int, float], after: float
+) -> None:
+    """As long as demand stays as it is: nothing goes before it is over, and something goes right then. While the
+    windows still hold what was, demand keeps the count, and no clock."""
+    timeline = Timeline(workload(**scaling), 3)
+    timeline.run(*before)
+    told: list[tuple[float, float]] = []
+    for _ in range(40):
+        replicas, decision = timeline.replicas, timeline.run(1, after)
+        if decision.desired < replicas:
+            break
+        if decision.lower_at_s is not None:
+            told.append((decision.at_s, decision.lower_at_s))
+    assert decision.desired < replicas, "it came down at last"
+    assert told, "a clock was told"
+    assert all(at_s <= until for at_s, until in told), "it was told while it ran"
+    assert 0 <= decision.at_s - told[-1][1] <= 2.0
+
+
+def test_the_retention_is_such_a_clock_and_bounds_are_none() -> None:
+    timeline = Timeline(workload(min_replicas=0, retention_s=30.0), 1, activation=Activation.IDLE)
+    retained = timeline.run(12, 0.0)
+    assert (retained.rule, retained.desired) == (Rule.RETENTION, 1)
+    until = retained.lower_at_s
+    assert until is not None
+    while timeline.now < until:
+        assert timeline.run(1, 0.0).desired == 1
+    assert timeline.run(1, 0.0).desired == 0
+    least = Timeline(workload(min_replicas=2), 2).run(12, 0.0)
+    assert (least.desired, least.lower_at_s) == (2, None)

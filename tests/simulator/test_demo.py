@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from autoscaler.cli.demo import demo, watch
+from autoscaler.model.resources import GPU
 from autoscaler.simulator import report, scenario
 from autoscaler.simulator.picture import Picture, sparkline
 from autoscaler.simulator.report import Comparison, compare
@@ -70,6 +71,15 @@ def test_the_quota_is_never_exceeded(played: tuple[Simulation, list[Moment], lis
     for moment in moments:
         live = sum((view.ready + view.starting + view.terminating) * view.model.server.gpus for view in moment.views)
         assert moment.gpus == live <= simulation.scenario.gpus == 12
+
+
+@pytest.mark.parametrize("gpus", [12, 8])
+def test_no_replica_runs_without_its_hold_in_the_ledger(gpus: int) -> None:
+    simulation = Simulation(replace(scenario.demo(7), gpus=gpus))
+    for moment in simulation.play():
+        held = {each.owner: each.vector[GPU] // 1000 for each in simulation.quota.ledger.holds}
+        assert sum(held.values()) == simulation.quota.gpus <= gpus
+        assert [view for view in moment.views if view.gpus > held.get(str(view.model.spec.key), 0)] == []
 
 
 def test_requests_are_conserved_in_every_second(played: tuple[Simulation, list[Moment], list[Event]]) -> None:

@@ -13,6 +13,7 @@ from autoscaler.cli.demo import demo, watch_updates
 from autoscaler.controller.reserving import NotHeld
 from autoscaler.model.resources import GPU
 from autoscaler.simulator import update_report, update_run
+from autoscaler.simulator.objects import Quota
 from autoscaler.simulator.update_picture import UpdatePicture
 from autoscaler.simulator.update_run import (
     RevisionView,
@@ -22,7 +23,6 @@ from autoscaler.simulator.update_run import (
     UpdateScenario,
     UpdateSimulation,
 )
-from autoscaler.simulator.updates import Quota
 from rollouts.record import Phase
 
 

@@ -21,7 +21,7 @@ from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.owner import metadata_of, owned
 from autoscaler.cluster.resources import AS_OURSELVES, REVISION_LABEL, SERVICES, Endpoint, EndpointSlice, Service
 from autoscaler.model.workload import Protocol, ServingSpec, WorkloadSpec
-from rollouts.machine import ObservedService
+from rollouts.observed import ObservedService
 from rollouts.revision import NO_REVISION, is_revision_of
 
 H2C: Final = "kubernetes.io/h2c"  # HTTP/2 without TLS, which is what gRPC needs

@@ -23,7 +23,7 @@ from autoscaler.cluster.scalable import (
     pod_template,
     serves,
 )
-from rollouts.machine import ObservedRevision
+from rollouts.observed import ObservedRevision
 
 _DOMAIN: Final = "leaderworkerset.sigs.k8s.io"
 NAME_LABEL: Final = f"{_DOMAIN}/name"

@@ -11,11 +11,10 @@ from typing import Final
 from autoscaler.cluster.client import KubeApi
 from autoscaler.cluster.resources import Resource, Scalable
 from autoscaler.cluster.scalable import Shape, is_ready, observe_pods, write_count
-from rollouts.revision import Revision
 
 
 class TargetScale:
-    """The driver's port `Revisions` for a target."""
+    """The driver's port `Scale` for a target."""
 
     def __init__(self, api: KubeApi, resource: Resource, there: Scalable) -> None:
         """`there`: the object as it was looked at."""
@@ -23,16 +22,8 @@ class TargetScale:
         self._resource = resource
         self._meta = there.metadata
 
-    async def save(self, revision: Revision) -> None:
-        raise NotImplementedError("a target has no revisions")
-
-    async def stamp(self, revision: str, epoch: int) -> None:
-        raise NotImplementedError("a target is not stamped")
-
-    async def have_replicas(self, revision: str, replicas: int, seen: int | None) -> None:
-        """`revision` is what the record knows the target by."""
-        if seen is None:
-            raise NotImplementedError("a target is not created")
+    async def scale(self, name: str, replicas: int, seen: int) -> None:
+        """`name` is what the record knows the target by."""
         meta = self._meta
         await write_count(self._api, self._resource, meta.namespace, meta.name, meta.uid, replicas, seen)
 

@@ -56,9 +56,10 @@ def operator_of(config: Config) -> Operator:
     """The configuration as the controller reads it: seconds, ratios, thousandths."""
     defaults = config.defaults.model_dump(mode="json", by_alias=True, exclude_none=True)
     limits: dict[Domain, ResourceVector] = {
-        (name, pool): dict(project.quota.limits.get(pool, {}))
+        (name, pool): dict(limit)
         for name, project in config.projects.items()
-        for pool in (DEFAULT_POOL, *config.node_pools)
+        for pool, limit in project.quota.limits.items()
+        if limit  # without one there is nothing to keep a ledger of
     }
     return Operator(
         defaults=msgspec.convert(defaults, Spec),

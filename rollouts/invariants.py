@@ -1,8 +1,8 @@
 """The six things that are never to be untrue. Pure.
 
-`broken` judges a state: it blames nobody for a pod that died, only for what was written. Tests ask it at every look.
-`proposed` judges a step before it is done, in production, too; a step that would break something is a bug of ours, and
-is not done at all.
+`broken` judges a state: it blames nobody for a pod that died, only for what was written, by us or by others. It is told
+and not frozen: what somebody else broke would stay broken (docs/decisions/0032). `proposed` judges a step before it is
+done; one that would break something is a bug of ours, and is not done at all. Production and tests ask both, always.
 
 I1  what receives traffic has the capacity for it: replicas >= min(desired, ready current replicas at the start)
 I2  no weight but on a revision that was fully ready

@@ -39,6 +39,7 @@ class Step:
     reasons: tuple[Reason, ...] = ()
     waiting: str | None = None  # what the update waits for, as a sentence
     broken: Broken | None = None  # a bug of ours: nothing is done and nothing is remembered
+    noticed: Broken | None = None  # untrue already, whoever did it: told, and put right by steps like any other
 
 
 def step(seen: Situation, before: Record) -> Step:
@@ -54,11 +55,12 @@ def step(seen: Situation, before: Record) -> Step:
         record = replace(record, update=update)
     record, replicas, held = _counted(seen, record, _replicas(seen, before, record))
     commands = actions.commands(seen, record, replicas)
+    noticed = invariants.broken(record, seen.observed)
     broken = invariants.proposed(seen, record, commands)
     if broken is not None:
-        return Step(before, waiting=broken.detail, broken=broken)
+        return Step(before, waiting=broken.detail, broken=broken, noticed=noticed)
     moves.check_current(before.phase, record.phase)
-    return Step(record, commands, _reasons(before, record, held), waiting)
+    return Step(record, commands, _reasons(before, record, held), waiting, noticed=noticed)
 
 
 def ask(seen: Situation, record: Record, asker: planner.Asker) -> Ask | None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from autoscaler.scaling import knative_annotations as notes
 from autoscaler.scaling import knative_compat as compat
 from autoscaler.scaling.knative_config import InvalidKnativeConfig, KnativeConfig, parse_config
@@ -292,7 +294,10 @@ def _with_sample(windows: dict[str, KpaWindows], at_s: float, row: Sequence[floa
 
 def _with_size(windows: dict[str, KpaWindows], at_s: float, size: Case) -> dict[str, KpaWindows]:
     stable_s, panic_s, scraped = size["stable_window_s"], size["panic_window_s"], size["scraped"]
-    return {name: replace(pair.resized(stable_s, panic_s, at_s), scraped=scraped) for name, pair in windows.items()}
+    return {
+        name: msgspec.structs.replace(pair.resized(stable_s, panic_s, at_s), scraped=scraped)
+        for name, pair in windows.items()
+    }
 
 
 def _replay_buckets(case: Case) -> Iterator[Answer]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadGroupScheduling  # type: ignore[import-untyped]
 
 from tests.realcluster import gateway as gateways
@@ -26,6 +27,11 @@ from tests.realcluster import session
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.gateway import Gateway
 from tests.realcluster.prometheus import Prometheus
+
+# Timings never decide a test: on a busy machine an example may take any time. All else stays as Hypothesis has it, here
+# and in CI.
+settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # By the beginning of their ids: tests that one worker runs one after the other. The mark xdist_group does nothing, as
 # xdist 3.8 writes it where pytest 9.2 no longer looks.

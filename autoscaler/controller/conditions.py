@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from autoscaler.controller.phases import Phase, shortfall
 from autoscaler.controller.specs import Unresolved
@@ -26,8 +27,7 @@ HELD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What the conditions are made of."""
 
     spec: WorkloadSpec

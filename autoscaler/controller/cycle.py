@@ -98,7 +98,7 @@ class Cycle:
         self._back_off = BackOff()
         self._conflicts = Conflicts()
         self._contested: Mapping[WorkloadKey, Trouble] = {}  # that somebody else scales, in this cycle
-        self._unread: Mapping[WorkloadKey, Trouble] = {}  # whose ledgers are not known yet
+        self._barred: Mapping[WorkloadKey, Trouble] = {}  # those, and whose ledgers are not known yet: nothing is done
         self._steps: Mapping[WorkloadKey, Step] = {}  # of the last cycle
         self._last: Looked | None = None
         self._acting: set[WorkloadKey] = set()  # whose step runs
@@ -140,7 +140,8 @@ class Cycle:
         self._used = shares.used
         if tenure is None:
             return self._compose(seen, decided, shares.grants, _silent(seen))
-        self._unread, self._foreign = self._without_ledger(seen, unread), seen.foreign
+        self._barred = {**self._without_ledger(seen, unread), **self._contested}
+        self._foreign = seen.foreign
         seen = quotas.with_verdicts(seen, shares.verdicts)
         steps = self.step(seen, shares.grants, tenure.epoch)
         grants = await self._reserve(seen, steps, shares.grants)
@@ -259,11 +260,6 @@ class Cycle:
             for each in subjects
         }
 
-    @property
-    def _barred(self) -> Mapping[WorkloadKey, Trouble]:
-        """Nothing may be done for these in this cycle."""
-        return {**self._unread, **self._contested}
-
     async def execute(
         self, looked: Looked, steps: Mapping[WorkloadKey, Step], tenure: Tenure
     ) -> Mapping[WorkloadKey, Outcome]:
@@ -341,7 +337,8 @@ class Cycle:
         before = reporting.Before(self._told, self._desired)
         waiting = {key: step.waiting for key, step in steps.items() if step.waiting is not None}
         frozen = {key: step.broken for key, step in steps.items() if step.broken is not None}
-        known = reporting.Known(waited, rebuilt, waiting, self._used, frozen)
+        untrue = {key: step.noticed for key, step in steps.items() if step.noticed is not None}
+        known = reporting.Known(waited, rebuilt, waiting, self._used, frozen, untrue)
         return reporting.compose(seen, decided.of_current, grants, outcomes, known, before, self._resolver.operator)
 
     async def _execute_one(self, subject: Subject, step: Step, now: float, tenure: Tenure, told: Told) -> Outcome:

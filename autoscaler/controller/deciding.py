@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from msgspec import field
+from msgspec.structs import replace
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.controller import snapshot
@@ -18,8 +23,7 @@ from autoscaler.scaling.policy import PolicyState
 Recalled = Mapping[WorkloadKey, tuple[PolicyState, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True):
     """What a cycle leaves for the next, per workload. Losing it is safe: nothing is lowered until it is warm again."""
 
     scaling: ScalingState = field(default_factory=ScalingState)
@@ -39,6 +43,9 @@ class Decided:
     broken: tuple[tuple[InferenceWorkload, Unresolved], ...] = ()  # our own code could not decide on these
 
 
+_NOTHING: Final = Memory()
+
+
 def decide_all(seen: Snapshot, before: Mapping[WorkloadKey, Memory], recalled: Recalled) -> Decided:
     """A bug that one workload runs into leaves that workload as it is; the others go on."""
     of_current: dict[WorkloadKey, ScalingDecision] = {}
@@ -46,7 +53,7 @@ def decide_all(seen: Snapshot, before: Mapping[WorkloadKey, Memory], recalled: R
     memory: dict[WorkloadKey, Memory] = {}
     broken = []
     for subject in seen.subjects:
-        known = _of_revision(before.get(subject.key, Memory()), subject)
+        known = _of_revision(before.get(subject.key, _NOTHING), subject)
         if states := recalled.get(subject.key):
             known = replace(known, scaling=known.scaling.recalling(states))
         try:

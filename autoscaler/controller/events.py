@@ -19,6 +19,7 @@ _EDGES: Mapping[tuple[str, Status], tuple[str, bool]] = {
     ("ProjectDenied", Status.TRUE): ("ProjectDenied", True),
     ("RecordRebuilt", Status.TRUE): ("RecordRebuilt", True),
     ("Stalled", Status.TRUE): ("Stalled", True),
+    ("InvariantBroken", Status.TRUE): ("InvariantBroken", True),
     ("RequestTimeoutUnset", Status.TRUE): ("RequestTimeoutUnset", True),
 }
 

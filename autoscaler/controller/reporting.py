@@ -6,6 +6,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.status import conditions_of
 from autoscaler.cluster.traffic.gatewayapi import Unusable
@@ -89,6 +91,7 @@ class Known:
     waiting: Mapping[WorkloadKey, str]  # what an update waits for
     used: Mapping[Domain, ResourceVector]  # of each limited quota, what is held and what others have; absent: unknown
     frozen: Mapping[WorkloadKey, Broken]  # whose step would have broken an invariant
+    untrue: Mapping[WorkloadKey, Broken]  # of whom one is broken as things are
 
 
 def compose(
@@ -167,7 +170,7 @@ def _workload_report(
         error=trouble.message if trouble is not None and transient else None,
         stalled=(trouble.condition, trouble.message) if trouble is not None and not transient else None,
     )
-    found = (*conditions(facts), *_refusals(trouble, before))
+    found = (*conditions(facts), *_refusals(trouble, before), *_untrue(known.untrue.get(subject.key), before))
     start = outcome.scaled.seen if outcome.scaled else None
     report = WorkloadReport(
         key=subject.key,
@@ -201,7 +204,7 @@ def _workload_report(
         verb = subject.verb
         note = verb.problem if verb is not None and verb.problem else f"{record.handled!r} has nothing to act on"
         found_events = (EventReport("VerbIgnored", note, warning=True), *found_events)
-    return replace(report, events=found_events) if found_events else report
+    return msgspec.structs.replace(report, events=found_events) if found_events else report
 
 
 def _waiting(subject: Subject, record: Record, known: Known, operator: Operator) -> str | None:
@@ -237,6 +240,13 @@ def _refusals(trouble: Trouble | None, before: Conditions) -> list[ConditionRepo
     return found
 
 
+def _untrue(broken: Broken | None, before: Conditions) -> list[ConditionReport]:
+    """That an invariant is broken; like a refusal a condition only once it was."""
+    if broken is not None:
+        return [ConditionReport("InvariantBroken", Status.TRUE, broken.invariant, broken.detail)]
+    return [ConditionReport("InvariantBroken", Status.FALSE, "Resolved")] if "InvariantBroken" in before else []
+
+
 def _unresolved_report(
     workload: InferenceWorkload, why: Unresolved, told: Mapping[WorkloadKey, Conditions]
 ) -> WorkloadReport:
@@ -254,7 +264,7 @@ def _unresolved_report(
         revision=status.current_revision if status else None,
         error=why.message,
     )
-    return replace(report, events=events(before, report, ""))
+    return msgspec.structs.replace(report, events=events(before, report, ""))
 
 
 def _counts(subject: Subject, decision: ScalingDecision, grant: Grant, outcome: Outcome) -> Counts:

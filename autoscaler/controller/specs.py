@@ -50,7 +50,7 @@ class Operator:
     defaults: Spec = field(default_factory=Spec)
     kpa: KpaParameters = field(default_factory=KpaParameters)
     projects: Mapping[str, str] = field(default_factory=dict)  # namespace -> project
-    limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)  # of each project in every node pool
+    limits: Mapping[Domain, ResourceVector] = field(default_factory=dict)  # of those that have any
     node_pools: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {DEFAULT_POOL: {}})  # labels of nodes
     project_pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # in order; those not in it: default
     pages: frozenset[str] = frozenset()  # names of activation pages
@@ -58,6 +58,11 @@ class Operator:
     queries: Mapping[str, NamedQuery] = field(default_factory=dict)  # of the configuration, by name
     target_kinds: Mapping[tuple[str, str], str] = field(default_factory=dict)  # apiVersion and kind -> plural
     republish: bool = False  # the series of model/foreign.py
+
+    @property
+    def project_names(self) -> Set[str]:
+        """Of those that are configured, with a limit or without."""
+        return {*self.projects.values(), *self.project_pools, *(project for project, _ in self.limits)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +272,7 @@ def project_of(namespace: str, operator: Operator) -> str:
     mapped = operator.projects.get(namespace)
     if mapped is not None:
         return mapped
-    return namespace if (namespace, DEFAULT_POOL) not in operator.limits else f"namespace/{namespace}"
+    return namespace if namespace not in operator.project_names else f"namespace/{namespace}"
 
 
 def _project(asked: str | None, namespace: str, operator: Operator) -> str:

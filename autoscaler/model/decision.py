@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from autoscaler.model.resources import ResourceVector
 from autoscaler.model.signal import Activation, Direction, Quality, WorkloadSignals
 from autoscaler.model.workload import WorkloadKey
@@ -44,8 +46,7 @@ class Rule(StrEnum):
     CEILING = "Ceiling"  # the operator's limit for every workload
 
 
-@dataclass(frozen=True, slots=True)
-class Adjustment:
+class Adjustment(msgspec.Struct, frozen=True):
     """One rule that changed a number."""
 
     rule: Rule
@@ -54,8 +55,7 @@ class Adjustment:
     detail: str = ""  # the numbers, e.g. "idle 12 of 300 s"
 
 
-@dataclass(frozen=True, slots=True)
-class SignalInput:
+class SignalInput(msgspec.Struct, frozen=True):
     """One signal as the policy read it."""
 
     name: str
@@ -85,8 +85,7 @@ class Observation:
     activation: Activation = Activation.NOT_CONFIGURED
 
 
-@dataclass(frozen=True, slots=True)
-class ScalingDecision:
+class ScalingDecision(msgspec.Struct, frozen=True):
     """How many replicas a workload should have, before quota, and why."""
 
     at_s: float

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from autoscaler.model.decision import Grant, ScalingDecision
 from autoscaler.model.foreign import Measure
 from autoscaler.model.workload import WorkloadKey, WorkloadSpec
@@ -20,8 +22,7 @@ class Status(StrEnum):
     UNKNOWN = "Unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class ConditionReport:
+class ConditionReport(msgspec.Struct, frozen=True):
     """One condition. `reason` is frozen vocabulary, `message` a sentence with numbers."""
 
     type: str
@@ -39,8 +40,7 @@ class EventReport:
     warning: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """Replicas, each number named for what it is."""
 
     desired: int = 0  # wanted
@@ -52,21 +52,19 @@ class Counts:
     terminating: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateReport:
+class UpdateReport(msgspec.Struct, frozen=True):
     """The update of one workload in one cycle, and what ended in it."""
 
     phase: str = ""  # "" where there is none
     message: str | None = None  # a sentence; None where there is none
     step: int = 0  # steps that are done
-    percents: Mapping[str, int] = field(default_factory=dict)  # of the traffic, by revision
+    percents: Mapping[str, int] = msgspec.field(default_factory=dict)  # of the traffic, by revision
     surge_gpus: float = 0.0  # held beside those of the current revision
     ended: str = ""  # Promoted, FastPromoted, Aborted, RolledBack or Superseded; "" where none ended
     took_s: float = 0.0  # that one, from when it was queued
 
 
-@dataclass(frozen=True, slots=True)
-class WorkloadReport:
+class WorkloadReport(msgspec.Struct, frozen=True):
     """One workload in one cycle."""
 
     key: WorkloadKey
@@ -75,7 +73,7 @@ class WorkloadReport:
     scaling_mode: str  # Auto | Manual | Paused | Stopped | Observe
     conditions: tuple[ConditionReport, ...] = ()
     events: tuple[EventReport, ...] = ()
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = msgspec.field(default_factory=Counts)
     revision: str | None = None
     update: str | None = None
     selector: str = ""  # of a target's pods
@@ -84,9 +82,9 @@ class WorkloadReport:
     grant: Grant | None = None
     scaled: tuple[int, int] | None = None  # (from, to), where a count was written
     error: str | None = None  # why the step could not be carried out
-    measures: Mapping[Measure, float] = field(default_factory=dict)  # empty where nothing is republished
+    measures: Mapping[Measure, float] = msgspec.field(default_factory=dict)  # empty where nothing is republished
     updating: UpdateReport = UpdateReport()
-    revisions: Mapping[str, Any] = field(default_factory=dict)  # what the status tells of all of them
+    revisions: Mapping[str, Any] = msgspec.field(default_factory=dict)  # what the status tells of all of them
     service_port: int | None = None  # where clients ask; None: as the revision serves
 
     def condition(self, kind: str) -> ConditionReport | None:

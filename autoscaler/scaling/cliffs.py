@@ -12,8 +12,9 @@ Signals that add up, such as concurrency, reach the policy as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from autoscaler.model.signal import Sample, Shape, Signal, SignalSpec
 from autoscaler.model.workload import ScalingSpec
@@ -25,8 +26,7 @@ GAP_S: Final = 2.0  # a longer silence between two samples hides what happened, 
 FULL: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True):
     """What counts as the present value over all replicas, and what it was taken from."""
 
     value: float

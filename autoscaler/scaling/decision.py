@@ -8,7 +8,8 @@ clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from autoscaler.model.decision import Adjustment, Observation, Rule, ScalingDecision, SignalInput
 from autoscaler.model.signal import Activation, Direction, Quality, Reading, WorkloadSignals, worst
@@ -16,8 +17,7 @@ from autoscaler.model.workload import DesiredPhase, Mode, ScalingSpec, WorkloadS
 from autoscaler.scaling.policy import Answer, PolicyState, ask
 
 
-@dataclass(frozen=True, slots=True)
-class ScalingState:
+class ScalingState(msgspec.Struct, frozen=True):
     """What one decision leaves for the next. A fresh one, as after a restart, lowers nothing until it is warm."""
 
     policies: tuple[PolicyState, ...] = ()  # one a signal, in the spec's order
@@ -31,8 +31,7 @@ class ScalingState:
         return replace(self, policies=tuple(map(_longer_whole, self.policies, recalled)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True):
     """The highest of the policy's answers. `desired` None: nothing to go by."""
 
     desired: int | None

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from autoscaler.scaling.windows import Aggregation, AverageWindow, MaximumWindow, milliseconds
 
@@ -70,8 +72,7 @@ class KpaSpec:
             raise ValueError(f"target_burst_capacity is {self.target_burst_capacity}, must be finite")
 
 
-@dataclass(frozen=True, slots=True)
-class KpaState:
+class KpaState(msgspec.Struct, frozen=True):
     """What one decision leaves for the next."""
 
     panic_at_ms: int | None  # last call over the threshold, Unix milliseconds; None: not panicking
@@ -83,8 +84,7 @@ class KpaState:
         return self.panic_at_ms is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True):
     """One window's way from the average to its count."""
 
     average: float  # value of the signal over all replicas
@@ -94,7 +94,7 @@ class Demand:
     bound_by: tuple[KpaReason, ...]  # the rules that changed it
 
 
-class KpaArithmetic(NamedTuple):  # made for every signal and tick: a frozen dataclass takes three times as long
+class KpaArithmetic(msgspec.Struct, frozen=True):
     """Every number between the inputs and the result, for explaining without recomputing."""
 
     ready: int  # as counted; not found is 0
@@ -109,7 +109,7 @@ class KpaArithmetic(NamedTuple):  # made for every signal and tick: a frozen dat
     undelayed: int  # the number that went into the delay window
 
 
-class KpaResult(NamedTuple):
+class KpaResult(msgspec.Struct, frozen=True):
     """A decision, or the reason why there is none (`desired` None: keep what is there)."""
 
     desired: int | None
@@ -249,8 +249,7 @@ def _excess_burst_capacity(spec: KpaSpec, ready: int, panic: float) -> int:
     return math.floor(min(max(left, -float(COUNT_LIMIT)), float(COUNT_LIMIT)))
 
 
-@dataclass(frozen=True, slots=True)
-class KpaWindows:
+class KpaWindows(msgspec.Struct, frozen=True):
     """The stable and the panic window of one signal.
 
     `scraped` False: somebody else reports every request, so silence is a true 0 and never "no data".

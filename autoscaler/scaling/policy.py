@@ -7,9 +7,11 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from autoscaler.model.decision import SignalInput
 from autoscaler.model.signal import Quality, Reading, Sample, Shape, SignalSpec, WorkloadSignals
@@ -19,8 +21,7 @@ from autoscaler.scaling import cliffs, kpa
 SAMPLE_IS_NEW_S: Final = 2.0  # samples come once a second
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyState:
+class PolicyState(msgspec.Struct, frozen=True):
     """Windows and memory of the policy for one signal."""
 
     signal: SignalSpec
@@ -34,8 +35,7 @@ class PolicyState:
     fewer_since: float | None = None  # when that number last became smaller
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The policy's answer for one signal. The count is `read.desired`; None: nothing to go by."""
 
     read: SignalInput
@@ -130,7 +130,7 @@ def _fitted(scaling: ScalingSpec, signal: SignalSpec, state: PolicyState | None,
     stable_s = scaling.kpa.stable_window_s
     panic_s = max(1.0, float(int(stable_s * scaling.kpa.panic_window_percent / 100 + 0.5)))
     delay_s = cliffs.delay_s(signal, scaling)
-    if state is None or _measured(state.signal) != _measured(signal):
+    if state is None or (signal is not state.signal and _measured(state.signal) != _measured(signal)):
         memory = kpa.start(_kpa_spec(scaling, signal), ready, now)
         return PolicyState(signal, kpa.KpaWindows.empty(stable_s, panic_s), memory, delay_s)
     if state.delay_s != delay_s:

@@ -7,7 +7,8 @@ retention clock does not, because nobody kept what the activation page said. Pur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from autoscaler.model.past import Moment
 from autoscaler.model.signal import Quality, Reading, Sample, SignalSpec, WorkloadSignals

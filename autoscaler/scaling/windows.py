@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from operator import mul
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 AVERAGE_DIGITS: Final = 6  # decimals of a linear average; they keep the ceiling that follows stable
 WEIGHT_SHARE: Final = 0.9999  # the buckets of a weighted window together carry at least this much weight
@@ -69,8 +71,7 @@ class Aggregation(StrEnum):
     WEIGHTED_EXPONENTIAL = "weighted-exponential"
 
 
-@dataclass(frozen=True, slots=True)
-class AverageWindow:
+class AverageWindow(msgspec.Struct, frozen=True):
     """Sums per bucket over the last `window_ms`, and their average.
 
     All values that fall into one bucket are added: the caller decides what one second is worth.
@@ -213,8 +214,7 @@ def _sum_newest_first(values: Sequence[float]) -> float:
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class MaximumWindow:
+class MaximumWindow(msgspec.Struct, frozen=True):
     """The largest value of the last `slots` time slots: what a scale-down delay holds on to.
 
     Slots are absolute (slot number = floor(time / width)), so a value of slot i counts up to slot

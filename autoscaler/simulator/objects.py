@@ -138,10 +138,7 @@ class ImitatedObjects(ABC):
             per_replica=dict.fromkeys(names, spec.per_replica),
         )
         own = snapshot.bounded_by(spec, record)
-        pages: dict[TargetKey, WorkloadSignals] = {}
-        for name in names:
-            if (signals := self.signals(name)) is not None:
-                pages[RevisionKey(self.key, name)] = signals
+        pages = self._pages(names)
         specs = dict.fromkeys(names, spec)
         seen, page = revisions.of(current).observed, pages.get(RevisionKey(self.key, current))
         return Subject(
@@ -159,13 +156,18 @@ class ImitatedObjects(ABC):
             coming=snapshot.coming_of(specs, record, revisions, pages),
         )
 
+    def _pages(self, revisions: Set[str]) -> dict[TargetKey, WorkloadSignals]:
+        """Those that there are."""
+        found = ((name, self.signals(name)) for name in revisions)
+        return {RevisionKey(self.key, name): signals for name, signals in found if signals is not None}
+
     def drive(self, subject: Subject, step: Step) -> tuple[Command, ...]:
         """Through the daemon's driver. What was done of it; what the ledger refuses, the next cycle asks again.
 
-        A step that its own checks refuse is a bug, and ends the demo.
+        A step that its own checks refuse, or an invariant that is untrue here, is a bug, and ends the demo.
         """
-        if step.broken is not None:
-            raise RuntimeError(f"{subject.key}: {step.broken}")
+        if (broken := step.broken or step.noticed) is not None:
+            raise RuntimeError(f"{subject.key}: {broken}")
         if step.record == subject.stored and not step.commands:
             return ()
         own = OwnPorts(revisions=self, traffic=self, removal=self, quota=self)

@@ -131,7 +131,7 @@ def test_an_outage_that_is_over_leaves_no_trace() -> None:
         own.emit("c")
         await asyncio.sleep(2)
         own.server.fault = lambda body: None
-        await asyncio.sleep(2)
+        await asyncio.sleep(6)  # the third wait begins within 2 s and takes at most 6
         assert own.server.written == ["a", "b", "c"], "the next outage begins with short waits"
 
     assert play(scene) == []

@@ -190,7 +190,7 @@ def grants(seen: Snapshot, granted: int) -> dict[WorkloadKey, Grant]:
 
 def contested(seen: Snapshot) -> Cycle:
     made = cycle()
-    made._contested = made._conflicts.find(seen)
+    made._contested = made._barred = made._conflicts.find(seen)
     return made
 
 

@@ -174,7 +174,7 @@ def told(there: Subject, taken: ResourceVector | None) -> tuple[CycleReport, Wor
     decisions, shares = wants(seen, {there.key.name: 12}), shared(seen, {there.key.name: 12}, TWELVE)
     seen = quotas.with_verdicts(seen, shares.verdicts)
     outcomes = {there.key: Outcome(there.workload, there.record)}
-    known = Known({}, frozenset(), {}, shares.used, {})
+    known = Known({}, frozenset(), {}, shares.used, {}, {})
     operator = Operator(limits=TWELVE)
     report = compose(seen, decisions, shares.grants, outcomes, known, Before({}, {}), operator)
     return report, report.workloads[there.key]

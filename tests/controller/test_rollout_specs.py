@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from autoscaler.controller.specs import Operator, Resolver, Unresolved, of_revision, resolve
+from autoscaler.controller.specs import Operator, Resolver, Unresolved, of_revision, project_of, resolve
 from autoscaler.model.rollout import RolloutSpec, RouteSpec, WarmUpSpec, WeightStep, WhenQuotaShort
 from autoscaler.model.workload import WorkloadSpec
+from autoscaler.scaling.holds import after
 from autoscaler.settings.load import parse
 from autoscaler.wiring import operator_of
 from tests.controller.test_specs import TEMPLATE, resolved, stored
@@ -49,6 +50,14 @@ def in_namespace(namespace: str, text: str = POOLS, **spec: Any) -> WorkloadSpec
     workload = stored(**spec)
     there = replace(workload, metadata=replace(workload.metadata, namespace=namespace))
     return resolve(there, operator(text))
+
+
+def test_without_a_limit_there_is_no_ledger_and_the_name_is_still_taken() -> None:
+    found = operator(POOLS + "  bare: {namespaces: [b], quota: {limits: {h100: {}}}}\n")
+    assert found.limits.keys() == {("limited", "h100"), ("limited", "a100")}
+    reserved = after({}, found.limits, (), {}, frozenset(), 0.0)
+    assert reserved.ledgers.keys() == found.limits.keys()
+    assert [project_of(each, found) for each in ("ml", "free", "bare")] == ["free", "namespace/free", "namespace/bare"]
 
 
 def test_what_is_unset_takes_the_built_in_defaults() -> None:
@@ -178,14 +187,13 @@ def test_no_workload_runs_where_no_limit_of_its_project_binds(namespace: str, as
     assert says in found.message
 
 
-def test_every_project_has_a_limit_in_every_pool_and_pools_have_labels() -> None:
+def test_limits_are_those_of_the_projects_and_pools_have_labels() -> None:
     known = operator(POOLS)
     assert known.node_pools == {"default": {}, "h100": {"gpu": "h100"}, "a100": {"gpu": "a100", "zone": "b"}}
     assert known.project_pools == {"listed": ("a100", "h100"), "limited": ("h100", "a100")}
     assert known.limits[("limited", "h100")] == {GPU: 8000, "cpu": 1000}
     assert known.limits[("limited", "a100")] == {GPU: 500, "cpu": 2000}
-    assert known.limits[("limited", "default")] == known.limits[("free", "h100")] == {}
-    assert len(known.limits) == 9
+    assert len(known.limits) == 2
 
 
 def test_a_pause_that_cannot_be_read_is_told_and_not_raised() -> None:

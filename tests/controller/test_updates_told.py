@@ -204,7 +204,7 @@ def test_an_update_that_has_just_taken_over_is_told_with_its_own_replicas() -> N
         {base.key: decision},
         {base.key: Grant(base.key, decision.desired, decision.desired)},
         {base.key: outcome},
-        Known({}, frozenset(), {}, {}, {}),
+        Known({}, frozenset(), {}, {}, {}, {}),
         Before({}, {}),
         Operator(),
     ).workloads[base.key]

@@ -394,7 +394,7 @@ def test_a_pause_stops_the_clock_and_resume_goes_on(
 ) -> None:
     quota = 4 * kind.gpus
     start_daemon(**of_the_team(namespace, quota))
-    body = kind.manifest("llama", bounds(2), rollout=rollout(progressDeadlineSeconds=6))
+    body = kind.manifest("llama", bounds(2), rollout=rollout(progressDeadlineSeconds=9))
     workload = kind.start(cluster, namespace, body)
     before = left(workload)
     with watched(cluster, namespace) as seen:

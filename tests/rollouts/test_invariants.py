@@ -108,3 +108,12 @@ def test_a_step_that_is_broken_does_and_remembers_nothing(monkeypatch: pytest.Mo
     monkeypatch.setattr(invariants, "proposed", lambda *_: invariants.Broken("I1", "as if"))
     done = step(SEEN, RECORD)
     assert done == Step(RECORD, (), (), "as if", invariants.Broken("I1", "as if"))
+
+
+def test_what_somebody_else_broke_is_told_and_put_right() -> None:
+    """Somebody gives the current revision replicas that nothing holds: a step that froze would leave them there."""
+    current = replace(OBSERVED.of(OLD), replicas=5, ready=5)
+    done = step(replace(SEEN, observed=replace(OBSERVED, current=current)), RECORD)
+    assert done.noticed is not None
+    assert (done.noticed.invariant, done.broken) == ("I3", None)
+    assert Hold(OLD, "p", {GPU: 5000}) in done.commands, "so many are there, so many are charged; then fewer"

@@ -274,7 +274,7 @@ class World:
     def cycle(self, seen: Observed | None = None) -> Step:
         """One look, one step, carried out by the real driver. Raises Cut where it was cut off."""
         todo = self.decide(seen if seen is not None else self.look())
-        assert todo.broken is None, todo.broken
+        assert (todo.broken, todo.noticed) == (None, None)
         self.steps.append(todo)
         own = OwnPorts(self, self, self, self, self, self)
         self._at_once(Driver(self, self, lambda _: True, own).run(self.record, todo))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +131,7 @@ DECISIONS = [
         8,
         (R.STABLE_DEMAND, R.SCALE_DOWN_RATE, R.PANIC_MEMORY),
         {},
-        replace(PANIC, panic_at_ms=1029),
+        msgspec.structs.replace(PANIC, panic_at_ms=1029),
         61.029,
     ),
     DecisionCase(
@@ -152,7 +153,7 @@ DECISIONS = [
         9,
         (R.STABLE_DEMAND, R.SCALE_DOWN_DELAY),
         {},
-        replace(CALM, delay=MaximumWindow.empty(10).record(4, 9)),
+        msgspec.structs.replace(CALM, delay=MaximumWindow.empty(10).record(4, 9)),
     ),
     DecisionCase(
         "and forgets it afterwards",
@@ -162,7 +163,7 @@ DECISIONS = [
         3,
         (R.STABLE_DEMAND,),
         {},
-        replace(CALM, delay=MaximumWindow.empty(6).record(4, 9)),
+        msgspec.structs.replace(CALM, delay=MaximumWindow.empty(6).record(4, 9)),
     ),
     DecisionCase(
         "the delay does not hold an unreachable one",
@@ -172,7 +173,7 @@ DECISIONS = [
         3,
         (R.STABLE_DEMAND,),
         {"reachable": False},
-        replace(CALM, delay=MaximumWindow.empty(10).record(4, 9)),
+        msgspec.structs.replace(CALM, delay=MaximumWindow.empty(10).record(4, 9)),
     ),
     DecisionCase("counts stop at 32 bits", 4, 1e300, 0, 2147483647, (R.STABLE_DEMAND,), {"max_scale_up_rate": 1e300}),
 ]

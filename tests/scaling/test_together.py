@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from autoscaler.model.decision import Adjustment, Rule, ScalingDecision, SignalInput
 from autoscaler.model.signal import Direction, Quality
@@ -18,7 +17,7 @@ READ = SignalInput("concurrency", 15.0, 10.0, Quality.FRESH, 0.5, stable=15.0, p
 def decided(load: float, desired: int, **fields: object) -> ScalingDecision:
     read = replace(READ, stable=load, panic=load, desired=desired)
     decision = ScalingDecision(0.0, desired, desired, Rule.POLICY, desired, "concurrency", inputs=(read,))
-    return replace(decision, **fields)  # type: ignore[arg-type]
+    return replace(decision, **fields)
 
 
 def test_loads_are_summed_before_they_are_divided() -> None:

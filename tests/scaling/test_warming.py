@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from autoscaler.model.past import Moment
@@ -114,10 +115,10 @@ def test_a_delay_that_was_kept_ends_as_if_we_had_run_and_another_begins_anew() -
 def test_what_has_been_whole_for_longer_stays() -> None:
     (early,) = warmed(scaling(CONCURRENCY), moments(60))
     (late,) = warmed(scaling(CONCURRENCY), moments(60)[30:])
-    broken = replace(early, trusted_since=None)
+    broken = msgspec.structs.replace(early, trusted_since=None)
     assert ScalingState((late,)).recalling((early,)).policies == (early,)
     assert ScalingState((early,)).recalling((late,)).policies == (early,)
     assert ScalingState((late,)).recalling((broken,)).policies == (late,)
     assert ScalingState((late,)).recalling(()).policies == (late,)
-    other = replace(early, signal=KV_CACHE)
+    other = msgspec.structs.replace(early, signal=KV_CACHE)
     assert ScalingState((late,)).recalling((other,)).policies == (late,)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from itertools import accumulate
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,11 +189,11 @@ def test_the_same_records_give_the_same_window_and_leave_the_old_one_alone(
     ]
     empty = AverageWindow.empty(6, aggregation=aggregation)
     window = filled(empty, samples)
-    before = dataclasses.astuple(window)
+    before = msgspec.structs.astuple(window)
     assert window == filled(empty, samples)
     window.record(samples[-1][0] + 1, 5.0)
     window.resized(3, samples[-1][0])
-    assert dataclasses.astuple(window) == before
+    assert msgspec.structs.astuple(window) == before
 
 
 @given(slots=st.integers(1, 6), records=steps)

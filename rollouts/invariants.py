@@ -27,7 +27,7 @@ from rollouts.revision import NO_REVISION
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    invariant: str  # I1 .. I6
+    invariant: str  # I1 .. I6; else what our own code ran into
     detail: str
 
 

@@ -188,7 +188,10 @@ def _asker(subject: Subject) -> Asker:
 def _update(subject: Subject, wanted: int, now: float) -> Ask | None:
     if not subject.changing:
         return None
-    return machine.ask(situation_of(subject, wanted, now), subject.record, _asker(subject))
+    try:
+        return machine.ask(situation_of(subject, wanted, now), subject.record, _asker(subject))
+    except Exception:  # its step runs into the same, and tells of it
+        return None
 
 
 def _growth(subject: Subject, wanted: int, limits: Mapping[Domain, ResourceVector], now: float) -> Ask | None:

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import structlog
+
 from autoscaler.controller.subject import Snapshot, Subject
 from autoscaler.model.workload import DesiredPhase, Mode, WorkloadKey
 from rollouts import machine, target
+from rollouts.invariants import Broken
 from rollouts.machine import Step
 from rollouts.observed import Limits, ObservedRevision, Situation
 
 LATE_WRITE_MOST_S: Final = 60.0  # kube-apiserver ends a request by then (--request-timeout)
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,16 @@ def fences(seen: Snapshot, contested: frozenset[WorkloadKey], before: Fences | N
 
 
 def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
-    """The next step of one workload that nobody else scales."""
-    if subject.spec.target is not None:
-        return _step_of_target(subject, granted, fence, now)
-    return machine.step(situation_of(subject, granted, now, fence), subject.record)
+    """The next step of one workload that nobody else scales. A bug that it runs into leaves it as it is: the others
+    go on."""
+    try:
+        if subject.spec.target is not None:
+            return _step_of_target(subject, granted, fence, now)
+        return machine.step(situation_of(subject, granted, now, fence), subject.record)
+    except Exception as error:
+        log.exception("step.undecided", workload=str(subject.key))
+        broken = Broken("our own rules", f"{type(error).__name__} (the log has more)")
+        return Step(subject.stored, waiting=broken.detail, broken=broken)
 
 
 def has_work(subject: Subject, step: Step) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -10,10 +12,13 @@ from autoscaler.cluster.status import record_of
 from autoscaler.controller.backoff import BackOff
 from autoscaler.controller.reporting import Trouble
 from autoscaler.controller.specs import Operator, Unresolved, resolve
+from autoscaler.controller.steps import Fences, step_of
 from autoscaler.model.workload import WorkloadKey
 from rollouts.commands import HaveReplicas
 from rollouts.machine import Step
-from rollouts.record import Phase, Record
+from rollouts.record import Phase, Record, Rollout
+from tests.controller.test_conflicts import NOW, snapshot
+from tests.controller.test_quotas import TWELVE, of_team, shared, with_update
 
 KEY = WorkloadKey("ml", "llama")
 TROUBLE = Trouble("TemplateInvalid", "no")
@@ -73,3 +78,16 @@ def test_the_servers_wish_to_wait_is_kept() -> None:
 def test_a_conflict_is_trouble_only_when_it_happens_every_time() -> None:
     back_off = BackOff()
     assert [back_off.overtaken(KEY, "x") is None for _ in range(10)] == [True] * 9 + [False]
+
+
+def test_an_update_whose_record_makes_no_sense_is_left_as_it_is_and_the_others_go_on() -> None:
+    """Superseded from a phase that no update is superseded from: a bug of ours, wherever it may have come from."""
+    odd = with_update(of_team(replicas=3), 8)
+    odd = replace(odd, record=replace(odd.record, rollout=Rollout("chat-3", NOW, NOW, NOW, phase=Phase.COMPLETE)))
+    shares = shared(snapshot(odd, of_team("other", 2)), {"other": 5}, TWELVE)
+    assert shares.verdicts == {}
+    assert shares.grants[WorkloadKey("ml", "other")].granted == 5
+    frozen = step_of(odd, 3, Fences(1), NOW)
+    assert (frozen.record, frozen.commands) == (odd.stored, ())
+    assert frozen.broken is not None
+    assert "IllegalMove" in frozen.broken.detail

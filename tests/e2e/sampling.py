@@ -92,8 +92,9 @@ class Watched:
         return min(each.ready.get(workload.name, 0) for each in self.told)
 
     def revisions_with_pods(self) -> list[set[str]]:
-        """In each sample."""
-        return [set(each.gpus) for each in self.samples]
+        """At each look, and after each change of any pod."""
+        looks, changes = (each.gpus for each in self.samples), (pods for pods, _ in self.audit.states())
+        return [set(each) for each in (*looks, *changes)]
 
     def terminating_at(self, pod: str) -> float:
         """When it was first seen to, at most a look after it began."""

@@ -15,6 +15,7 @@ from tests.crash.world import ALWAYS, OF_NOBODY, World
 from tests.e2e.behind import Behind, behind
 from tests.e2e.sampling import watched
 from tests.e2e.updating import (
+    GPU,
     apply,
     bounds,
     controller_revisions,
@@ -23,6 +24,7 @@ from tests.e2e.updating import (
     objects,
     of_the_team,
     rollout,
+    templates,
     update_of,
     wait_message,
     wait_phase,
@@ -36,10 +38,11 @@ from tests.realcluster.faultproxy_rules import Answer, Delay, Exchange, Fault, H
 from tests.realcluster.modelserver import ModelServers
 
 UPDATES: Final = 10
-SPARE: Final = 3  # GPUs beside those that serve: so many updates at once
+SPARE: Final = 3  # GPUs beside those that serve, and all of one pod at first: they come free at once
 QUOTA: Final = UPDATES + SPARE
 PRIORITIES: Final = ("low", "very-high", "medium")  # one after the other: neither order is the order of creation
 ORDER: Final = ("very-high", "medium", "low")
+LARGE: Final = 1  # the first of all needs two GPUs, each other one: what needs less would find room as well
 SEED: Final = 20_2611
 SHARE: Final = 0.04  # of the requests that each fault strikes
 FAULTS: Final[Mapping[str, Fault]] = {
@@ -82,9 +85,17 @@ def daemon(cluster: Cluster, namespace: str, servers: ModelServers, tmp_path: Pa
         yield running
 
 
-def _body(name: str, replicas: int, priority: str) -> dict[str, Any]:
-    body = manifest(name, bounds(replicas), rollout=rollout(drain={"timeoutSeconds": 20, "quietSeconds": 0}))
-    body["spec"]["priority"] = priority
+def _body(number: int) -> dict[str, Any]:
+    """The younger, the earlier in the alphabet: who goes by names goes wrong."""
+    name = f"model-{UPDATES - 1 - number}"
+    body = manifest(name, bounds(1), rollout=rollout(drain={"timeoutSeconds": 20, "quietSeconds": 0}))
+    body["spec"]["priority"] = PRIORITIES[number % len(PRIORITIES)]
+    return body
+
+
+def _filler() -> dict[str, Any]:
+    body = manifest("filler", bounds(1))
+    templates(body)[0]["spec"]["containers"][0]["resources"]["limits"][GPU] = str(SPARE)
     return body
 
 
@@ -115,24 +126,26 @@ def _served_in_order(world: World, ranks: Mapping[str, tuple[int, str]]) -> list
 def test_ten_updates_under_random_faults_stay_within_quota_and_end_in_order_of_priority_then_age(
     cluster: Cluster, namespace: str, daemon: Behind
 ) -> None:
-    first = [_body(f"model-{number}", 1, PRIORITIES[number % len(PRIORITIES)]) for number in range(UPDATES)]
+    first = [_body(number) for number in range(UPDATES)]
     workloads = [Workload(cluster, namespace, each) for each in first]
-    filler = Workload(cluster, namespace, _body("filler", SPARE, "very-high"))
+    filler = Workload(cluster, namespace, _filler())
     for workload in workloads:
         wait_started(workload, 1)
-    wait_started(filler, SPARE)
+    wait_started(filler, 1)
 
     struck = [daemon.proxy.arm(Rule(fault, where=Dice(name), times=None)) for name, fault in FAULTS.items()]
-    second = [edited(each, "2") for each in first]
+    sizes = [2 if number == LARGE else 1 for number in range(UPDATES)]
+    second = [edited(each, "2", autoscaling=bounds(size)) for each, size in zip(first, sizes, strict=True)]
     with World(cluster, namespace, (*ALWAYS, "QuotaLedger")) as world, watched(cluster, namespace) as seen:
         for workload, body in zip(workloads, second, strict=True):
             apply(workload, body)
             wait_phase(workload, "Queued")
         wait_message(workloads[0], "1 GPU short in project team (0 of 1 free)")
+        wait_message(workloads[LARGE], "2 GPU short in project team (0 of 2 free)")
         ranks = _ranks(workloads, first)
         filler.patch({"desiredPhase": "Stopped"})
-        for workload in workloads:
-            wait_served(workload, "2", 1, timeout_s=120)
+        for workload, size in zip(workloads, sizes, strict=True):
+            wait_served(workload, "2", size, timeout_s=120)
         daemon.proxy.disarm()
         cluster.wait_for(lambda: len(held(cluster, namespace)) == UPDATES, "holds of what is gone to be released")
 

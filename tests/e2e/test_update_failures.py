@@ -39,11 +39,14 @@ from tests.e2e.updating import (
     set_pod_status,
     take_gpus,
     templates,
+    update_of,
     wait_message,
     wait_phase,
+    wait_served,
 )
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.faultproxy import FaultProxy
+from tests.realcluster.faultproxy_rules import Hold, Rule
 
 REPLICAS = 2
 DEADLINE_S = 5
@@ -261,6 +264,20 @@ def test_its_deadline_passes_while_nobody_leads_and_the_next_leader_deletes_at_o
     assert killed_at < deadline < regained_at, "nobody led when it passed"
     wait_phase(ground.workload, "Failed", "ProgressDeadlineExceeded", timeout_s=120)
     ground.check_gone(started["revision"], regained_at)
+
+
+def test_while_its_hold_is_under_way_to_the_ledger_there_is_nothing_of_it(ground: Ground) -> None:
+    write = ground.proxy.arm(Rule(Hold(), methods={"PUT"}, path="/quotaledgers/", times=None))
+    apply(ground.workload, edited(ground.body, "2"))
+    write.wait_struck(60)
+    update = wait_phase(ground.workload, "Queued")["revision"]
+    time.sleep(2)
+    assert objects(ground.workload) == {ground.before.revision}
+    assert update_of(ground.workload)["phase"] == "Queued"
+    write.release()
+    assert wait_served(ground.workload, "2", REPLICAS) == update
+    ground.seen.audit.catch_up()
+    ground.seen.check(ground.quota)
 
 
 def test_one_that_cannot_be_placed_gives_its_quota_back_and_is_queued_again(ground: Ground) -> None:

@@ -1,11 +1,14 @@
 """Streaming clients across updates: what of them breaks, through a route and through a Service.
 
 Streams last 30 s as in the issue, 100 at any time, beside 200 short requests a second. The model servers are imitated,
-Envoy and its Gateway are real; of a Service's clients what is imitated is said in crowd.ServiceAsked.
+Envoy and its Gateway are real; of a Service's clients what is imitated is said in crowd.ServiceAsked. Nobody but the
+daemon tells the Gateway how long an answer may take: with its own default it would cut the streams after 15 s.
 """
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from collections import Counter
 from typing import Any, Final
 
@@ -27,7 +30,8 @@ from tests.e2e.updating import apply as have
 from tests.e2e.workload import manifest
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.gateway import Gateway
-from tests.realcluster.gateway_clients import Visit
+from tests.realcluster.gateway_clients import LONGEST_S, Visit
+from tests.realcluster.gateway_routes import Route
 from tests.realcluster.modelserver import ModelServers
 
 STREAMS: Final = 100  # at any time
@@ -37,6 +41,7 @@ TOKENS_PER_S: Final = 5
 SPREAD_S: Final = 10.0  # over which the first streams begin
 DRAIN: Final = {"timeoutSeconds": STREAM_S + 10, "quietSeconds": 1}
 TWO: Final = {"minReplicas": 2, "maxReplicas": 2}
+ENVOYS_ROUTES: Final = "http://127.0.0.1:19000/config_dump?resource=dynamic_route_configs"
 
 
 def offered(servers: ModelServers, namespace: str) -> None:
@@ -64,13 +69,25 @@ def last_end(visits: list[Visit], revision: str) -> float:
     return max(each.at_s + each.took_s for each in visits if revision_of(each.pod) == revision)
 
 
+def timeouts_in_envoy(route: Route) -> set[str | None]:
+    """What Envoy itself has for the route's host; None: its default."""
+    with urllib.request.urlopen(ENVOYS_ROUTES, timeout=5) as answer:
+        tables = [each["route_config"] for each in json.loads(answer.read()).get("configs", ())]
+    hosts = [host for table in tables for host in table.get("virtual_hosts", ()) if route.host in host["domains"]]
+    return {each["route"].get("timeout") for host in hosts for each in host["routes"] if "route" in each}
+
+
 def test_streams_through_a_route_outlive_a_switch_and_an_abort(
     cluster: Cluster, gateway: Gateway, namespace: str, servers: ModelServers, proxied: Behind
 ) -> None:
     offered(servers, namespace)
-    route, body = route_for(gateway, namespace, "llama"), routed("llama", [], rollout={"drain": DRAIN})
+    route = route_for(gateway, namespace, "llama", timeout=None)
+    body = routed("llama", [], rollout={"drain": DRAIN})
+    body["spec"]["serving"]["requestTimeoutSeconds"] = int(LONGEST_S)
     workload = start(cluster, namespace, body)
     old = workload.status()["currentRevision"]
+    wanted = {f"{LONGEST_S:g}s"}
+    cluster.wait_for(lambda: timeouts_in_envoy(route) == wanted, "Envoy to have the time-out")
     with Crowd(RouteAsked(route)) as crowd:
         crowd.streams(STREAMS, STREAM_S * TOKENS_PER_S, over_s=SPREAD_S)
         crowd.short(PER_S)

@@ -79,6 +79,27 @@ def test_weights_follow_the_steps_and_a_promotion_and_come_home(
     assert [each for each in workload.events("RolloutStepCompleted") if update in each]
 
 
+def test_no_weight_before_the_update_service_leads_to_exactly_the_pods_of_the_update(
+    cluster: Cluster, gateway: Gateway, namespace: str, proxied: Behind
+) -> None:
+    """Somebody's address stands among its endpoints, where a share of the requests would be lost."""
+    route, body = route_for(gateway, namespace, "llama"), routed("llama", AT_HALF)
+    workload = start(cluster, namespace, body)
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+    labels = {"kubernetes.io/service-name": "llama-update", "endpointslice.kubernetes.io/managed-by": "test"}
+    endpoint = {"addresses": ["192.0.2.1"], "conditions": {"ready": True}}
+    foreign = {"metadata": {"name": "foreign", "labels": labels}, "addressType": "IPv4", "endpoints": [endpoint]}
+    cluster.create(slices, foreign)
+    apply(workload, edited(body, "2"))
+    update = wait_phase(workload, "Warming", timeout_s=30)["revision"]
+    wait_message(workload, f"the endpoints of Service llama-update are not exactly the ready pods of {update}")
+    time.sleep(2)
+    assert (update_of(workload)["phase"], weights_written(proxied, route)) == ("Warming", [])
+    assert cluster.request("DELETE", f"{slices}/foreign")[0] == 200
+    wait_weight(workload, "Paused", 50)
+    assert weights_written(proxied, route) == [50]
+
+
 def test_an_abort_at_half_takes_everything_back(
     cluster: Cluster, gateway: Gateway, namespace: str, servers: ModelServers, proxied: Behind
 ) -> None:
@@ -251,6 +272,7 @@ def test_a_revision_on_another_port_takes_over_behind_the_port_that_clients_know
 
 DEMAND = {"minReplicas": 1, "maxReplicas": 6, "metric": "concurrency", "metricThreshold": 10}  # 7 a replica
 FEW, MORE = 12, 14  # requests in flight: 2 replicas, and 4 with the others
+LOADS_S = 10  # longer than a promotion takes: replicas that are only wanted are not ready by chance
 
 
 def ready_of(workload: Workload, revision: str) -> int:
@@ -276,17 +298,19 @@ def test_argo_3372_the_last_switch_waits_for_the_replicas_that_a_doubled_demand_
     with Crowd(RouteAsked(route)) as crowd:
         crowd.held(FEW, tokens=1)
         workload.wait_ready(2)
-        apply(workload, edited(body, "2", ready_after_s=3))
+        apply(workload, edited(body, "2", ready_after_s=LOADS_S))
         update = wait_weight(workload, "Paused", 50)["revision"]
         crowd.held(MORE, tokens=1)
-        time.sleep(8)  # a stable window of it
+        cluster.wait_for(lambda: update_of(workload)["size"] >= 4, "the update to grow with the demand", 60)
         full = proxied.proxy.arm(
             Rule(Hold(), methods={"PATCH"}, path=f"{route.path}$", where=lambda each: percent_in(each) == 100)
         )
         verb(workload, "promote", update)
+        early = ready_of(workload, update)
         full.wait_struck(60)
         ready = ready_of(workload, update)
         full.release()
+        print(f"at the promotion {early} were ready: the others load for {LOADS_S} s")
         print(f"at the switch to 100 %: {ready} ready replicas for {FEW + MORE} requests in flight at 7 a replica")
         assert ready >= 4
         wait_current(workload, update)

@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.chart.derived import CHART, CRDS
 from tests.realcluster.cluster import Cluster
+
+DEFINITIONS: Final = ("inferenceworkloads.tidegate.dev", "quotaledgers.tidegate.dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def uninstall(cluster: Cluster, installed: Installed) -> None:
 def apply_crds(cluster: Cluster) -> None:
     """Bring the CRDs, or leave them as they are; returns when they are served."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"--filename={CRDS}")
+    cluster.wait_established(*DEFINITIONS)
 
 
 def run_helm(

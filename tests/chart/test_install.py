@@ -12,7 +12,7 @@ import yaml
 
 from autoscaler.settings.load import parse
 from tests.chart.derived import CHART, ROOT
-from tests.chart.install import apply_crds, install, run_helm, uninstall
+from tests.chart.install import DEFINITIONS, apply_crds, install, run_helm, uninstall
 from tests.chart.render import helm, render
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.errors import ClusterError
@@ -161,10 +161,10 @@ def test_a_configuration_out_of_range_does_not_reach_the_cluster(cluster: Cluste
 
 def test_crds_and_workloads_outlive_the_release(fresh_cluster: Cluster) -> None:
     cluster, namespace = fresh_cluster, fresh_cluster.create_namespace("tidegate")
-    ours = {"inferenceworkloads.tidegate.dev", "quotaledgers.tidegate.dev"}
+    ours = set(DEFINITIONS)
     run_helm(cluster, "install", "tidegate", namespace, {}, "--wait", "--timeout=60s")
     assert custom_resources(cluster) == ours
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in sorted(ours)))
+    cluster.wait_established(*ours)
     workload = yaml.safe_load(EXAMPLE.read_text())
     workload["metadata"]["namespace"] = namespace
     cluster.kubectl("apply", "-f", "-", input=json.dumps(workload))

@@ -18,6 +18,6 @@ def crds(cluster: Cluster) -> Cluster:
     """The shared control plane, with the definitions that we ship."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "config" / "crd"))
     for plural in definitions():
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{plural}.tidegate.dev", "--timeout=30s")
+        cluster.wait_established(f"{plural}.tidegate.dev")
         cluster.wait_for(lambda plural=plural: cluster.request("GET", f"{GROUP_PATH}/{plural}")[0] == 200, plural)  # type: ignore[misc]
     return cluster

@@ -148,7 +148,7 @@ def install(cluster: Cluster, *definitions: Mapping[str, Any]) -> None:
     """Definitions are the whole cluster's; they may be there already, and stay."""
     for each in definitions:
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(each))
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{each['metadata']['name']}", "--timeout=60s")
+        cluster.wait_established(each["metadata"]["name"])
 
 
 class Api:

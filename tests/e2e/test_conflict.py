@@ -180,7 +180,7 @@ def test_keda_that_is_installed_while_the_daemon_runs_is_noticed(
     assert daemon.log_lines("watch.failed") == []
 
     cluster.kubectl("apply", "-f", "-", input=json.dumps(SCALED_OBJECTS))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/scaledobjects.{KEDA}", "--timeout=60s")
+    cluster.wait_established(f"scaledobjects.{KEDA}")
     body = scaled_object("chat-so", workload.status()["currentRevision"])
     served = f"/apis/{KEDA}/v1alpha1/namespaces/{namespace}/scaledobjects"
     cluster.wait_for(lambda: cluster.get(served), "the kind to be served", SEEN_S)

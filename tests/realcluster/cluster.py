@@ -199,6 +199,19 @@ class Cluster:
         """See waiting.py; `waiting.wait_for_async` is the one for asynchronous tests."""
         return waiting.wait_for(predicate, what, timeout_s, poll_s)
 
+    def wait_established(self, *names: str, timeout_s: float = 60.0) -> None:
+        """Until these CustomResourceDefinitions are served; without names: all that there are.
+
+        `kubectl wait` fails at once on one that has no conditions yet.
+        """
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+        def established() -> bool:
+            found = {each["metadata"]["name"]: each for each in self.get(path)["items"]}
+            return all(name in found and _is_established(found[name]) for name in names or found)
+
+        self.wait_for(established, f"{', '.join(names) or 'all definitions'} to be established", timeout_s, poll_s=0.2)
+
     # --- objects every test needs ---
 
     def add_gpu_node(
@@ -308,6 +321,11 @@ class Cluster:
             command, input=input or "", capture_output=True, text=True, env=environment, check=False, timeout=120
         )
         return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def _is_established(definition: Mapping[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or ()
+    return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
 
 
 def fresh_directory() -> tuple[Path, str]:

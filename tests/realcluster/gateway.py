@@ -84,7 +84,7 @@ def apply_api(cluster: Cluster) -> None:
     """The Gateway API's own CRDs alone, without anybody who acts on them; may be repeated, beside `start`, too."""
     definitions = cluster.programs[CRDS[0]]
     cluster.kubectl("apply", "--server-side", f"--filename={definitions}")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{ROUTES}")
+    cluster.wait_established(ROUTES)
 
 
 def _controller(cluster: Cluster) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def _environment(cluster: Cluster) -> dict[str, str]:
 
 def _bring_up(cluster: Cluster, controller: Process, directory: Path) -> None:
     cluster.kubectl("apply", "--server-side", *(f"--filename={cluster.programs[part]}" for part in CRDS))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    cluster.wait_established()
     cluster.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     _write_keys(cluster, directory)
     configuration = {

@@ -25,6 +25,7 @@ from tests.realcluster.process import Process
 NAME: Final = "lws-controller-manager"
 MANIFESTS: Final = "lws-manifests"
 DEFINITION: Final = "leaderworkerset.x-k8s.io_leaderworkersets.yaml"
+GROUPS: Final = "leaderworkersets.leaderworkerset.x-k8s.io"
 UNUSED: Final = "disaggregatedsets"  # another kind of the same controller, which no test has; its definition is huge
 OF_A_SET: Final = {"matchExpressions": [{"key": "leaderworkerset.sigs.k8s.io/name", "operator": "Exists"}]}
 
@@ -81,7 +82,7 @@ def _bring_up(cluster: Cluster, process: Process, directory: Path) -> None:
         for each in yaml.safe_load_all((manifests / "manifests.yaml").read_text())
     ]
     cluster.kubectl("apply", "--filename=-", input=json.dumps({"kind": "List", "apiVersion": "v1", "items": hooks}))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"--filename={manifests / DEFINITION}")
+    cluster.wait_established(GROUPS)
     cluster.wait_for(lambda: _takes_sets(cluster), "LeaderWorkerSets to be admitted by their webhooks")
 
 

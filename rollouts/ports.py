@@ -49,7 +49,7 @@ class Quota(Protocol):
         """
 
     async def release(self, revision: str) -> None:
-        """Removes the revision's holds from every ledger of the project; none there is no error."""
+        """Gives back what the revision holds in every ledger of the project, now or with their next write."""
 
 
 class Route(Protocol):

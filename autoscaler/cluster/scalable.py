@@ -37,7 +37,7 @@ Content = Mapping[str, Any]  # of a revision, or one field of it
 NodeLabels = Mapping[str, str]
 
 DIGEST_ANNOTATION: Final = "tidegate.dev/digest"
-NODE_POOL_ANNOTATION: Final = "tidegate.dev/node-pool"  # on a revision's object: where its pods are
+NODE_POOL_ANNOTATION: Final = "tidegate.dev/node-pool"  # on a revision's object, for people: where its pods are
 SCALE_TRIES: Final = 3  # a pod becoming ready changes the version under us; the count is looked at each time
 
 
@@ -167,9 +167,6 @@ class ScalableRevisions:
     async def _read(self, kind: Kind, revision: str) -> Scalable:
         path = kind.resource.path(self._workload.metadata.namespace, revision)
         return msgspec.json.decode(await self._api.call("GET", path), type=Scalable)
-
-    async def _patch(self, path: str, body: Mapping[str, Any]) -> bytes:
-        return await self._api.call("PATCH", path, params=AS_OURSELVES, body=body, content_type=MERGE_PATCH)
 
 
 async def write_count(

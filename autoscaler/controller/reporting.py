@@ -192,19 +192,29 @@ def _workload_report(
         revisions=updates.status(subject, record, update, operator.limits),
         service_port=subject.traffic.port,
     )
-    found_events = events(before, report, reason_text(decision))
-    if spec.mode is Mode.OBSERVE and desired_before != decision.desired:
-        note = f"recommends {decision.desired}, {counts.applied} are there; reason: {reason_text(decision)}"
-        found_events = (EventReport("RecommendationChanged", note), *found_events)
+    told = _events(subject, outcome, report, before, desired_before)
+    return msgspec.structs.replace(report, events=told) if told else report
+
+
+def _events(
+    subject: Subject, outcome: Outcome, report: WorkloadReport, before: Conditions, desired_before: int | None
+) -> tuple[EventReport, ...]:
+    """What happened in this cycle, the most particular first."""
+    decision, record = report.decision, outcome.record
+    assert decision is not None
+    found = events(before, report, reason_text(decision))
+    if subject.spec.mode is Mode.OBSERVE and desired_before != decision.desired:
+        note = f"recommends {decision.desired}, {report.counts.applied} are there; reason: {reason_text(decision)}"
+        found = (EventReport("RecommendationChanged", note), *found)
     if Reason.REVISION_CREATED in outcome.reasons:
-        found_events = (EventReport("RevisionCreated", f"revision {outcome.record.current}"), *found_events)
+        found = (EventReport("RevisionCreated", f"revision {record.current}"), *found)
     if outcome.before is not None:
-        found_events = (*updates.events(outcome.before, record, update), *found_events)
+        found = (*updates.events(outcome.before, record, report.updating.message), *found)
     if Reason.VERB_IGNORED in outcome.reasons:
         verb = subject.verb
         note = verb.problem if verb is not None and verb.problem else f"{record.handled!r} has nothing to act on"
-        found_events = (EventReport("VerbIgnored", note, warning=True), *found_events)
-    return msgspec.structs.replace(report, events=found_events) if found_events else report
+        found = (EventReport("VerbIgnored", note, warning=True), *found)
+    return found
 
 
 def _waiting(subject: Subject, record: Record, known: Known, operator: Operator) -> str | None:

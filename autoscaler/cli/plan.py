@@ -314,14 +314,15 @@ def _pools(
 
 
 def _room(before: Seen, ledgers: Mapping[tuple[str, str], Room], project: str, pool: str) -> Room | None:
-    """None: no limit, or not known."""
+    """None: no limit, or not known. The ledger is of this moment; what the status says is free may be 30 s old."""
     quota, ledger = before.told.quota, ledgers.get((project, pool))
     if quota is None or quota.node_pool != pool:
         return ledger
     if quota.gpus_limit is None:
         return None
     limit = quota.gpus_limit / 1000
-    if quota.gpus_free is not None:
+    exact = ledger is not None and ledger.free is not None and not ledger.not_counted
+    if quota.gpus_free is not None and not exact:
         return Room(limit, quota.gpus_free / 1000)
     return replace(ledger, limit=limit) if ledger is not None else Room(limit, None)
 

@@ -195,7 +195,9 @@ def project(planner: Planner) -> Project:
 
 
 def test_pods_of_others_are_taken_off_what_the_ledgers_leave(project: Project) -> None:
-    """12 - 3 - 2 = 7."""
+    """12 - 3 - 2 = 7. That 11 were free a while ago, as the status says, counts for nothing beside that."""
+    quota = {"project": project.name, "nodePool": "default", "gpusLimit": 12000, "gpusFree": 11000}
+    project.desk.tell("llama", {"quota": quota})
     project.configured()
     eight, seven = (project.edited(count, "example/vllm:2") for count in (8, 7))
     short = "1 short on node pool default: 7 of 12 free in project PROJECT; the update waits for all of it"

@@ -60,7 +60,8 @@ class Watched:
         """No pod without a hold, revision by revision; never more held than the quota; no invariant was told broken."""
         assert not self.broken, self.broken
         assert len(self.samples) >= least
-        assert not [each.untrue for each in self.told if each.untrue]
+        untrue = {told for each in self.told for told in each.untrue}
+        assert not untrue, untrue
         took = self.samples[-1].at_s - self.samples[0].at_s
         print(f"{len(self.samples)} looks at pods and ledgers in {took:.1f} s")
         for name in sorted({name for each in self.told for name in each.updates}):

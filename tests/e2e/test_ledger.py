@@ -75,7 +75,7 @@ def test_pods_never_exceed_the_ledger_nor_the_ledger_the_quota(
         cluster.kubectl("delete", "inferenceworkload", "second", "-n", namespace)
         # the garbage collector learns of kinds that were just installed every 30 s
         cluster.wait_for(lambda: held(cluster, namespace) == 1, "the hold to go with the pods", timeout_s=120)
-    assert len(samples) > 100
+    assert len(samples) > 20, "too few looks to show anything"
     assert [each for each in samples if each[0] > each[1]] == [], "a pod without a hold"
     assert max(in_ledger for _, in_ledger in samples) == GPUS
 

@@ -103,10 +103,12 @@ class Ledgers:
         self._keep(msgspec.json.decode(answer, type=_Object))
 
     async def _read(self, domain: Domain) -> None:
-        self._there.pop(domain, None)
+        """Until it is answered, the old version stands: without one everything that is held would look free. Nothing
+        can be written on it, as the API server refuses its version."""
         try:
             answer = await self._api.call("GET", self._path(name_of(domain)))
         except NotFound:
+            self._there.pop(domain, None)
             return
         self._keep(msgspec.json.decode(answer, type=_Object))
 

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from autoscaler.cluster.client import KubernetesClient, connect
-from autoscaler.cluster.errors import Conflict, Refused
+from autoscaler.cluster.errors import ApiError, Conflict, Refused
 from autoscaler.cluster.quota.ledgers import Ledgers, name_of
 from autoscaler.model.quota import Hold, Ledger
 from autoscaler.scaling.holds import Change, after
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.controlplane import write_kubeconfig
+from tests.realcluster.faultproxy import FaultProxy
+from tests.realcluster.faultproxy_rules import Answer, Rule
 
 GPU = "nvidia.com/gpu"
 DOMAIN = ("ml", "h100")
@@ -141,3 +144,29 @@ async def test_an_object_of_another_name_stands_for_nothing(
     }
     assert crds.request("POST", PATH.format(namespace), body)[0] == 201
     assert (await tenure(api, namespace, 1)).confirmed == {}
+
+
+async def test_while_it_is_read_anew_it_stands_as_it_was_last_answered(
+    crds: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    """A write met another version, and what that is cannot be read: nothing that is held looks free meanwhile."""
+    with FaultProxy(crds.url, crds.ca_path) as proxy:
+        write_kubeconfig(tmp_path / "kubeconfig", proxy.url, crds.ca_path, crds.admin_token)
+        client = await connect(tmp_path / "kubeconfig")
+        try:
+            ledgers = await tenure(client, namespace, 1)
+            await ledgers.write(DOMAIN, ledger(12, llama=8))
+            there = stored(crds, namespace)
+            there["spec"]["holds"][0]["vector"] = {GPU: 7000}
+            status, _ = crds.request("PUT", f"{PATH.format(namespace)}/{name_of(DOMAIN)}", there)
+            assert status == 200
+            unread = proxy.arm(Rule(Answer(403, "Forbidden"), methods=("GET",), path="/quotaledgers/"))
+            with pytest.raises(ApiError):
+                await ledgers.write(DOMAIN, ledger(12, llama=9))
+            assert unread.hits
+            assert ledgers.confirmed == {DOMAIN: ledger(12, llama=8)}
+            with pytest.raises(Conflict):
+                await ledgers.write(DOMAIN, ledger(12, llama=9))
+            assert ledgers.confirmed == {DOMAIN: ledger(12, llama=7)}
+        finally:
+            await client.close()

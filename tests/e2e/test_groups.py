@@ -109,6 +109,10 @@ def test_a_group_that_restarts_as_a_whole_is_lost_capacity_until_it_is_back(
     for part in ("leaderTemplate", "workerTemplate"):
         template = body["spec"]["serving"]["leaderWorkerSet"][part]
         template["metadata"]["annotations"] = {"pod-ready.stage.kwok.x-k8s.io/delay": "3s"}
+    # A worker that is gone before LeaderWorkerSet's controller sees it go is replaced alone (kubernetes-sigs/lws#998):
+    # no kubelet is that quick, KWOK is.
+    worker = body["spec"]["serving"]["leaderWorkerSet"]["workerTemplate"]
+    worker["metadata"]["annotations"]["pod-delete.stage.kwok.x-k8s.io/delay"] = "10s"
     workload = Groups(lws, namespace, body)
     lws.wait_for(lambda: workload.counts().get("ready") == 2, "two ready groups", timeout_s=40)
     broken, other = ({workload.member(group, index)["metadata"]["uid"] for index in (0, 1)} for group in (0, 1))

@@ -256,7 +256,7 @@ class Cycle:
         return {
             each.key: Step(each.stored)
             if each.key in barred or quotas.waits(each, self._foreign)
-            else step_of(each, grants[each.key].granted, fence, now)
+            else step_of(each, grants[each.key].granted, fence, now, self._steps.get(each.key))
             for each in subjects
         }
 
@@ -337,9 +337,7 @@ class Cycle:
         before = reporting.Before(self._told, self._desired)
         waiting = {key: step.waiting for key, step in steps.items() if step.waiting is not None}
         frozen = {key: step.broken for key, step in steps.items() if step.broken is not None}
-        # a ledger that is not known is not one that holds nothing
-        judged = {key: step.noticed for key, step in steps.items() if key not in self._barred}
-        untrue = {key: noticed for key, noticed in judged.items() if noticed is not None}
+        untrue = {key: step.noticed for key, step in steps.items() if step.noticed is not None}
         known = reporting.Known(waited, rebuilt, waiting, self._used, frozen, untrue)
         return reporting.compose(seen, decided.of_current, grants, outcomes, known, before, self._resolver.operator)
 

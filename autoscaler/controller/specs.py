@@ -386,9 +386,7 @@ def _scaling(
     return ScalingSpec(
         min_replicas=least,
         max_replicas=most,
-        initial_replicas=min(
-            most, initial, initial if operator.ceiling_replicas is None else operator.ceiling_replicas
-        ),
+        initial_replicas=min(each for each in (most, initial, operator.ceiling_replicas) if each is not None),
         activation_replicas=min(most, asked.activation_replicas or start),
         signal=signals[0] if signals else None,
         retention_s=float(asked.scale_to_zero_retention_seconds or 0),

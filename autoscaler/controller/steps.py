@@ -48,16 +48,17 @@ def fences(seen: Snapshot, contested: frozenset[WorkloadKey], before: Fences | N
     return Fences(epoch, unstamped, late)
 
 
-def step_of(subject: Subject, granted: int, fence: Fences, now: float) -> Step:
+def step_of(subject: Subject, granted: int, fence: Fences, now: float, before: Step | None = None) -> Step:
     """The next step of one workload that nobody else scales. A bug that it runs into leaves it as it is: the others
-    go on."""
+    go on. `before`: its last step; the log tells a bug once, not in every cycle."""
     try:
         if subject.spec.target is not None:
             return _step_of_target(subject, granted, fence, now)
         return machine.step(situation_of(subject, granted, now, fence), subject.record)
     except Exception as error:
-        log.exception("step.undecided", workload=str(subject.key))
         broken = Broken("our own rules", f"{type(error).__name__} (the log has more)")
+        if before is None or before.broken != broken:
+            log.exception("step.undecided", workload=str(subject.key))
         return Step(subject.stored, waiting=broken.detail, broken=broken)
 
 

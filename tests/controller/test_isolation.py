@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from autoscaler.cluster.inferenceworkload import InferenceWorkload
 from autoscaler.cluster.status import record_of
@@ -91,3 +92,8 @@ def test_an_update_whose_record_makes_no_sense_is_left_as_it_is_and_the_others_g
     assert (frozen.record, frozen.commands) == (odd.stored, ())
     assert frozen.broken is not None
     assert "IllegalMove" in frozen.broken.detail
+    with capture_logs() as told:
+        assert step_of(odd, 3, Fences(1), NOW, before=frozen) == frozen
+        assert told == [], "the log has it from the cycle before"
+        step_of(odd, 3, Fences(1), NOW, before=Step(odd.stored))
+    assert [each["event"] for each in told] == ["step.undecided"]

@@ -24,7 +24,6 @@ from typing import Final, TypeVar
 from tests.crash.lane import Cell, Clean, Kind, Lane, Result
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.updates import UPDATES
-from tests.e2e.updating import wait_collected
 from tests.realcluster import gateway, lws, program, session
 from tests.realcluster.cluster import Cluster
 
@@ -147,7 +146,7 @@ def _run_one(lane: Lane, cell: Cell, clean: Mapping[str, Clean]) -> Result:
 def open_lanes(cluster: Cluster, count: int, directory: Path) -> Iterator[list[Lane]]:
     """So many lanes, started side by side, where LeaderWorkerSets and HTTPRoutes are known."""
     lws.start(cluster)
-    wait_collected(cluster)
+    lws.await_collector(cluster)
     gateway.apply_api(cluster)
     with ExitStack() as stack:
 

@@ -10,9 +10,10 @@ import pytest
 
 from tests.e2e.behind import Behind, behind
 from tests.e2e.daemon import Daemon
-from tests.e2e.updating import KINDS, Kind, wait_collected
+from tests.e2e.updating import KINDS, Kind
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.faultproxy import FaultProxy
+from tests.realcluster.lws import await_collector
 from tests.realcluster.modelserver import ModelServers
 
 StartDaemon = Callable[..., Daemon]
@@ -65,5 +66,5 @@ def kind(cluster: Cluster, request: pytest.FixtureRequest) -> Kind:
     found = KINDS[request.param]
     if found.name == "leaderWorkerSet":
         request.getfixturevalue("lws")
-        wait_collected(cluster)
+        await_collector(cluster)
     return found

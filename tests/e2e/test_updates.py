@@ -25,13 +25,13 @@ from tests.e2e.updating import (
     rollout,
     templates,
     update_of,
-    wait_collected,
     wait_message,
     wait_phase,
     wait_served,
 )
 from tests.e2e.workload import Workload, manifest
 from tests.realcluster.cluster import Cluster
+from tests.realcluster.lws import await_collector
 
 # kind, replicas before and after: of single pods as the issue says, of groups (three GPUs each) on a smaller scale
 SIZES = [("deployment", 3, 8), ("leaderWorkerSet", 1, 2)]
@@ -127,7 +127,7 @@ def test_of_a_hundred_templates_in_ten_seconds_the_last_one_serves_and_nothing_l
     lws: Cluster, namespace: str, start_daemon: StartDaemon
 ) -> None:
     """On both kinds at once."""
-    wait_collected(lws)
+    await_collector(lws)
     history, replicas = 2, 1
     quota = sum(5 * replicas * kind.gpus for kind in KINDS.values())  # it is not what keeps a third revision away
     start_daemon(**of_the_team(namespace, quota))

@@ -76,23 +76,6 @@ KINDS: Final = {
 }
 
 
-def wait_collected(cluster: Cluster) -> None:
-    """Until a LeaderWorkerSet that is deleted with its dependents first does go: the garbage collector learns of kinds
-    that were just installed every 30 s."""
-    container = {"name": "x", "image": "none"}
-    template = {"size": 1, "workerTemplate": {"spec": {"containers": [container]}}}
-    body = {
-        "apiVersion": "leaderworkerset.x-k8s.io/v1",
-        "kind": "LeaderWorkerSet",
-        "metadata": {"generateName": "collected-"},
-        "spec": {"replicas": 0, "leaderWorkerTemplate": template},
-    }
-    collection = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
-    path = f"{collection}/{cluster.create(collection, body)['metadata']['name']}"
-    cluster.request("DELETE", path, {"propagationPolicy": "Foreground"})
-    cluster.wait_for(lambda: cluster.request("GET", path)[0] == 404, "the garbage collector to know groups", 120)
-
-
 def of_the_team(namespace: str, gpus: int) -> dict[str, Any]:
     """The daemon's configuration: the namespace's project may have so many GPUs."""
     return {"projects": {PROJECT: {"namespaces": [namespace], "quota": {"limits": {"default": {GPU: gpus}}}}}}

@@ -55,7 +55,7 @@ def await_collector(cluster: Cluster) -> None:
     kind = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet"}
     name = cluster.create(path, {**kind, "metadata": {"generateName": "collected-"}, "spec": spec})["metadata"]["name"]
     cluster.request("DELETE", f"{path}/{name}", {"propagationPolicy": "Foreground"})
-    cluster.wait_for(lambda: cluster.request("GET", f"{path}/{name}")[0] == 404, "the garbage collector", 90)
+    cluster.wait_for(lambda: cluster.request("GET", f"{path}/{name}")[0] == 404, "the garbage collector", 120)
 
 
 def _bring_up(cluster: Cluster, process: Process, directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.daemon import Daemon
-from tests.e2e.updating import apply, edited, objects, rollout, wait_phase, wait_served
+from tests.e2e.updating import apply, edited, objects, rollout, wait_phase, wait_served, wait_used
 from tests.e2e.workload import Workload, manifest
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.modelserver import ModelServers
@@ -150,8 +150,7 @@ def test_quota_is_shared_and_the_shortfall_named(cluster: Cluster, namespace: st
     message = second.wait_condition("ScalingLimited", "True", "QuotaLimited")
     assert message == "wants 3, has 2: 1 GPU short in project team (0 of 6 free)"
     assert len(second.told("QuotaInsufficient")) == 1
-    used = 'tidegate_quota_gpus{node_pool="default",project="team",type="used"} 6.0'
-    cluster.wait_for(lambda: used in daemon.get("/metrics")[1], "the quota in use")
+    wait_used(daemon, 6)
     first.patch({"autoscaling": {"minReplicas": 3, "maxReplicas": 3}})
     second.wait_ready(3)
     second.wait_condition("ScalingLimited", "False")

@@ -43,6 +43,7 @@ from tests.e2e.updating import (
     wait_message,
     wait_phase,
     wait_served,
+    wait_used,
 )
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.faultproxy import FaultProxy
@@ -314,10 +315,10 @@ def test_a_group_whose_workers_find_no_node_once_its_leader_is_ready_is_queued_a
 
 def test_one_whose_quota_is_taken_while_it_waits_ends_at_the_queue_timeout_without_a_pod(ground: Ground) -> None:
     """The quota is large enough, but pods that are not ours take of it: first one GPU, then another."""
-    take_gpus(ground.cluster, ground.namespace, "first", 1)
-    spec = rollout(queueTimeoutSeconds=20)
-    apply(ground.workload, edited(ground.body, "2", rollout=spec))
     needed = REPLICAS * ground.kind.gpus
+    take_gpus(ground.cluster, ground.namespace, "first", 1)
+    wait_used(ground.daemon, needed + 1)
+    apply(ground.workload, edited(ground.body, "2", rollout=rollout(queueTimeoutSeconds=20)))
     wait_message(ground.workload, f"queued: 1 GPU short in project team ({needed - 1} of {needed} free)")
     take_gpus(ground.cluster, ground.namespace, "second", 1)
     wait_message(ground.workload, f"queued: 2 GPU short in project team ({needed - 2} of {needed} free)")

@@ -38,6 +38,7 @@ from tests.e2e.updating import (
     wait_phase,
     wait_served,
     wait_started,
+    wait_used,
 )
 from tests.e2e.workload import Workload
 from tests.realcluster.cluster import Cluster
@@ -102,8 +103,9 @@ def test_of_one_that_waits_for_its_first_quota_only_the_new_template_starts(
     """What is free is one GPU less than a replica: nothing of a pod, of a group enough for its leader alone."""
     quota = 2 * kind.gpus
     taken = quota - (kind.gpus - 1)
-    start_daemon(**of_the_team(namespace, quota))
+    daemon = start_daemon(**of_the_team(namespace, quota))
     take_gpus(cluster, namespace, "notebook", taken)
+    wait_used(daemon, taken)
     body = kind.manifest("llama", bounds(2))
     with watched(cluster, namespace) as seen:
         workload = kind.workload(cluster, namespace, body)
@@ -321,10 +323,11 @@ def test_where_quota_is_short_refuse_fails_at_once_and_retry_tries_again(
 ) -> None:
     """One GPU is short, of groups as of pods: all but one of its replicas would fit."""
     quota = 4 * kind.gpus
-    start_daemon(**of_the_team(namespace, quota))
+    daemon = start_daemon(**of_the_team(namespace, quota))
     body = kind.manifest("llama", bounds(2), rollout=rollout(whenQuotaShort="refuse"))
     workload = kind.start(cluster, namespace, body)
     take_gpus(cluster, namespace, "notebook", 1)
+    wait_used(daemon, 2 * kind.gpus + 1)
     before = left(workload)
     with watched(cluster, namespace) as seen:
         apply(workload, edited(body, "2"))

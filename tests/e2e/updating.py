@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from tests.e2e.daemon import Daemon
 from tests.e2e.workload import Groups, Workload, group_manifest, manifest
 from tests.realcluster.cluster import Cluster
 from tests.realcluster.faultproxy import FaultProxy
@@ -154,6 +155,13 @@ def take_gpus(cluster: Cluster, namespace: str, name: str, gpus: int) -> None:
     container = {"name": "x", "image": "none", "resources": {"limits": {GPU: str(gpus)}}}
     path = f"/api/v1/namespaces/{namespace}/pods"
     cluster.create(path, {"metadata": {"name": name}, "spec": {"containers": [container]}})
+
+
+def wait_used(daemon: Daemon, gpus: int) -> None:
+    """Until the daemon counts so many of the project. It sees pods and workloads by two watches: what was created first
+    may be seen last."""
+    used = f'tidegate_quota_gpus{{node_pool="default",project="{PROJECT}",type="used"}} {gpus:.1f}'
+    daemon.cluster.wait_for(lambda: used in daemon.get("/metrics")[1], f"{gpus} GPUs of the project to be used")
 
 
 def set_pod_status(cluster: Cluster, pod: dict[str, Any], status: dict[str, Any]) -> None:

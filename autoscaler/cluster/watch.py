@@ -119,7 +119,7 @@ class Outages:
                 await answers.wait()
                 await asyncio.sleep(random.uniform(0.0, self._waiting / WOKEN_PER_S))
         except TimeoutError:
-            return False
+            return answers.is_set()  # then its own time came while it waited for its turn
         finally:
             self._waiting -= 1
         return True

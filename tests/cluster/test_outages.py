@@ -220,6 +220,20 @@ def test_a_server_that_fails_again_right_after_it_came_back_is_asked_soon() -> N
     virtual_time.run(main())
 
 
+def test_whose_own_time_comes_before_its_turn_was_woken_too() -> None:
+    """Its next attempt may fail once more, and then it must not wait as long as in the outage."""
+
+    async def main() -> None:
+        outages = Outages(asyncio.get_running_loop().time)
+        waits = [asyncio.create_task(outages.wait(outages.answers, 0.0, 1.0)) for _ in range(100)]
+        await asyncio.sleep(0.9)
+        outages.wake()  # turns of up to 0.5 s
+        assert await asyncio.gather(*waits) == [True] * 100
+        assert not await outages.wait(outages.answers, 0.0, 1.0)
+
+    virtual_time.run(main())
+
+
 @pytest.mark.parametrize("error", [Unreachable("refused"), ServerError("no", 503), TooManyRequests("busy", 1.0)])
 def test_an_outage_is_one_line_and_its_end_is_one(error: ApiError) -> None:
     with capture_logs() as lines:

@@ -11,12 +11,14 @@ from tests.e2e.crowd import Crowd, RouteAsked
 from tests.e2e.routed import percent_in, refs, route_for, routed, start, to_the_route, wait_weight, weights_written
 from tests.e2e.sampling import watched
 from tests.e2e.updating import (
+    Body,
     apply,
     edited,
     left,
     objects,
     pods_of,
     rollout,
+    templates,
     update_of,
     verb,
     wait_message,
@@ -284,8 +286,14 @@ def ready_of(workload: Workload, revision: str) -> int:
     )
 
 
+def finishing(body: Body) -> Body:
+    """Its pods, which the autoscaler takes away at any time, finish their requests first, as within a grace period."""
+    for template in templates(body):
+        template["metadata"]["annotations"]["pod-delete.stage.kwok.x-k8s.io/delay"] = "3s"
+    return body
+
+
 def wait_current(workload: Workload, revision: str) -> None:
-    """Not longer: after its windows the autoscaler takes a replica away, whose last requests are nobody's here."""
     workload.cluster.wait_for(lambda: workload.status()["currentRevision"] == revision, "the update to be current", 90)
 
 
@@ -293,7 +301,7 @@ def test_argo_3372_the_last_switch_waits_for_the_replicas_that_a_doubled_demand_
     cluster: Cluster, gateway: Gateway, namespace: str, servers: ModelServers, proxied: Behind
 ) -> None:
     serves_quickly(servers, namespace, 0.5)
-    route, body = route_for(gateway, namespace, "llama"), routed("llama", AT_HALF, DEMAND)
+    route, body = route_for(gateway, namespace, "llama"), finishing(routed("llama", AT_HALF, DEMAND))
     workload = start(cluster, namespace, body)
     with Crowd(RouteAsked(route)) as crowd:
         crowd.held(FEW, tokens=1)
@@ -324,7 +332,7 @@ def test_knative_16649_the_switch_waits_for_every_replica_that_the_demand_of_tha
 ) -> None:
     serves_quickly(servers, namespace, 0.5)
     route = Route(gateway, namespace, "llama", [rule({"llama": 1}, timeout="600s")])  # clients need an address only
-    body = manifest("llama", DEMAND, rollout=rollout())
+    body = finishing(manifest("llama", DEMAND, rollout=rollout()))
     workload = start(cluster, namespace, body)
     with Crowd(RouteAsked(route)) as crowd:
         crowd.held(FEW, tokens=1)
